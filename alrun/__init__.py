@@ -1,0 +1,1 @@
+"""Deep active-learning experiments: `alrun strategy=dgal dataset=cifar10`."""

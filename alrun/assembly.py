@@ -1,0 +1,107 @@
+"""From settings to parts: every mistake that can be known before data are read, all at once."""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import fields
+from typing import Any
+
+from hydra.errors import InstantiationException
+from hydra.utils import instantiate
+
+from alrun.config import ConfigError, check, contents
+from alrun.rounds import OF_FEATURES, name_of, needs_model
+from alrun.run import Experiment
+
+Parts = Mapping[str, Any]
+
+
+def assemble(settings: Mapping[str, Any]) -> Experiment:
+    """The experiment that settings describe.
+
+    Raises:
+        ConfigError: every unknown, missing, mistyped or ill-fitting setting, one line each, by its full key.
+    """
+    known = {key: value for key, value in settings.items() if key not in ("choices", "contents")}
+    problems = check(known, Experiment)
+    wrong = {line.split(":")[0].split(".")[0] for line in problems}
+    parts: dict[str, Any] = {}
+    for each in fields(Experiment):
+        node = known.get(each.name)
+        if each.name not in wrong:
+            try:
+                parts[each.name] = _built(node)
+            except InstantiationException as error:
+                problems.append(_constructor_problem(each.name, error))
+    for rule in RULES:
+        problems += rule(parts)
+    try:
+        contents(settings)
+    except ConfigError as error:
+        problems += error.problems
+    if problems:
+        raise ConfigError(list(dict.fromkeys(problems)))
+    return Experiment(**parts)
+
+
+def _built(node: Any) -> Any:
+    if isinstance(node, Mapping):
+        return instantiate(dict(node), _convert_="all") if "_target_" in node else None
+    return node
+
+
+def _constructor_problem(key: str, error: InstantiationException) -> str:
+    """The part's own message under its key; `name: rule` there is about the setting `name`.
+
+    Raises:
+        InstantiationException: the error is no bad value, but a fault.
+    """
+    cause: BaseException | None = error
+    while isinstance(cause, InstantiationException):
+        cause = cause.__cause__
+    if not isinstance(cause, ValueError):
+        raise error
+    message = str(cause)
+    name = message.split(":")[0]
+    return f"{key}.{message}" if ":" in message and name.isidentifier() else f"{key}: {message}"
+
+
+def _needs_are_met(parts: Parts) -> Iterator[str]:
+    strategy = parts.get("strategy")
+    if strategy is None:
+        return
+    name = name_of(strategy)
+    if "graph" in strategy.needs and "graph" in parts and parts["graph"] is None:
+        yield f"graph: {name} needs a neighbor graph and got none; choose graph=knn"
+    if strategy.needs & OF_FEATURES and "featurizer" in parts and parts["featurizer"] is None:
+        yield f"featurizer: {name} needs features and got none; choose e.g. featurizer=penultimate"
+    if "dropout" in strategy.needs and "model" in parts and not parts["model"].has_dropout:
+        yield f"model.dropout: {name} needs a model with dropout and got none; use e.g. model.dropout=0.5"
+
+
+def _first_needs_no_model(parts: Parts) -> Iterator[str]:
+    budget = parts.get("budget")
+    if budget is not None and needs_model(budget.first, parts.get("featurizer")):
+        first = name_of(budget.first)
+        yield f"budget.first: chooses before there is a model, which {first} needs; use strategy@budget.first=random"
+
+
+def _batch_fits_the_first_stage(parts: Parts) -> Iterator[str]:
+    strategy, budget = parts.get("strategy"), parts.get("budget")
+    first_size = getattr(strategy, "first_size", None)
+    if first_size is not None and budget is not None and budget.batches and first_size < max(budget.batches):
+        yield f"strategy.first_size: must be at least the batch of {max(budget.batches)}, got {first_size}"
+
+
+def _frozen_is_not_augmented(parts: Parts) -> Iterator[str]:
+    trainer, model = parts.get("trainer"), parts.get("model")
+    if getattr(model, "freeze", False) and trainer is not None:
+        for name in ("crop", "flip"):
+            if value := getattr(trainer, name, None):
+                yield f"trainer.{name}: model.freeze keeps outputs of plain images, got {value}; switch one off"
+
+
+RULES: tuple[Callable[[Parts], Iterator[str]], ...] = (
+    _needs_are_met,
+    _first_needs_no_model,
+    _batch_fits_the_first_stage,
+    _frozen_is_not_augmented,
+)

@@ -1,0 +1,119 @@
+"""The command `alrun`: compose, check, instantiate, run."""
+
+import hashlib
+import logging
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import hydra
+from hydra._internal.utils import get_args_parser
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+
+from alrun.config import ConfigError, settings_id
+
+if TYPE_CHECKING:
+    from alrun.state import Saved
+
+BAD_SETTINGS, BUSY = 2, 3
+GROUPS = "dataset model trainer featurizer graph strategy oracle budget tracker".split()
+
+
+def main() -> None:
+    """The entry point: a verb (`ui`), or Hydra's command line."""
+    # Idle OpenMP threads that spin make searches several times slower on a busy machine.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    if sys.argv[1:2] == ["ui"]:
+        from alrun.ui import serve
+
+        sys.exit(serve(sys.argv[2:]))
+    asked = get_args_parser().parse_args()
+    if not (asked.help or asked.hydra_help or asked.shell_completion or asked.info):
+        _stop_at_mistakes(asked)
+    if asked.multirun and not any(word.startswith("sweep=") for word in asked.overrides):
+        digest = hashlib.sha256(" ".join(sorted(asked.overrides)).encode()).hexdigest()[:8]
+        sys.argv.append(f"sweep={digest}")
+    _job()
+
+
+def _stop_at_mistakes(asked: Any) -> None:
+    """Prints one line a mistake and exits, before any data is read."""
+    from alrun.assembly import assemble
+    from alrun.overrides import mistakes
+
+    if lines := mistakes(asked.overrides, asked.config_dir, asked.multirun, assemble):
+        print("\n".join(lines), file=sys.stderr)  # noqa: T201
+        sys.exit(BAD_SETTINGS)
+
+
+@hydra.main(version_base="1.3", config_path="conf", config_name="config")
+def _job(config: DictConfig) -> None:
+    """One run. Bad input ends a single run with one line and exit code 2; in a sweep the others go on."""
+    from alrun.state import Busy
+
+    logging.getLogger("alrun").setLevel(logging.INFO)
+    try:
+        _run(config)
+    except (ConfigError, ValueError, OSError) as error:
+        if HydraConfig.get().mode == RunMode.MULTIRUN:
+            raise
+        print(f"{error}" if isinstance(error, ConfigError) else f"alrun: {error}", file=sys.stderr)  # noqa: T201
+        sys.exit(BUSY if isinstance(error, Busy) else BAD_SETTINGS)
+
+
+def _run(config: DictConfig) -> None:
+    from rich.console import Console
+
+    from alrun.assembly import assemble
+    from alrun.run import run
+    from alrun.screen import Bars
+    from alrun.state import RunFolder
+
+    settings = resolved(config)
+    experiment = assemble(settings)
+    folder = RunFolder(run_path(settings))
+    console = Console()
+    with Bars(console, experiment.progress) as bars:
+        saved = run(experiment, folder, settings, bars)
+    _show(console, folder.path, settings, saved)
+
+
+def resolved(config: DictConfig) -> dict[str, Any]:
+    """Plain settings without Hydra's own, with the name of each group's choice under `choices`."""
+    plain = OmegaConf.to_container(config, resolve=True, throw_on_missing=False)
+    assert isinstance(plain, dict)
+    picked = HydraConfig.get().runtime.choices
+    choices = {group: picked.get(group) or "none" for group in GROUPS}
+    return {**{str(key): value for key, value in plain.items()}, "choices": choices}
+
+
+def run_path(settings: dict[str, Any]) -> Path:
+    """`<output_dir>/<dataset>/<strategy>/seed<seed>-<id>`."""
+    choices = settings["choices"]
+    name = f"seed{settings['seed']}-{settings_id(settings)}"
+    return Path(settings["output_dir"]) / choices["dataset"] / choices["strategy"] / name
+
+
+def _show(console: Any, path: Path, settings: dict[str, Any], saved: "Saved") -> None:
+    from alrun.screen import summary
+
+    choices = settings["choices"]
+    title = f"{choices['strategy']} on {choices['dataset']}, seed {settings['seed']}"
+    if HydraConfig.get().mode == RunMode.MULTIRUN:
+        last = saved.records[-1]
+        console.print(f"{title}: {last['labeled']} labels, accuracy {100 * last['accuracy']:.2f} %, {path}")
+        return
+    console.print(f"\n{title}", summary(saved.records))
+    console.print(f"figure:  {path / 'figures' / 'accuracy.png'}", soft_wrap=True, highlight=False)
+    console.print(f"records: {path / 'rounds.csv'}", soft_wrap=True, highlight=False)
+    if settings["tracker"]:
+        console.print("MLflow:  uv run alrun ui", highlight=False)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Featurizers: the matrix in which graphs and covers are built."""

@@ -1,0 +1,1 @@
+"""Neighbor graphs, their kernels, label diffusion on them, and coverage."""

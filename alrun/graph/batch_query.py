@@ -1,0 +1,125 @@
+"""A batch by label diffusion in mini-batches on a fixed graph.
+
+Source: S0 Algorithm 1 with B.1, B.2 and B.3, read as in ALGORITHMS 1.4 and 1.5.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+import numpy as np
+from annotated_types import Ge, Le
+from jaxtyping import Bool, Float64, Int64
+from numpy import ndarray
+from scipy.sparse import csr_array
+
+from alrun.graph.diffusion import Diffusion
+from alrun.graph.kernels import hub_free, transition
+from alrun.pool import smallest
+
+Score = Callable[[Float64[ndarray, "b c"]], Float64[ndarray, " b"]]
+Clamp = Callable[[Int64[ndarray, " p"], Float64[ndarray, "p c"]], Float64[ndarray, "p c"]]
+
+# Scores equal in these decimals tie: full and incremental diffusion differ by rounding, near 1e-16.
+DECIMALS = 12
+
+
+@dataclass(frozen=True)
+class Query:
+    """Settings of a batch query.
+
+    Attributes:
+        steps: diffusion steps T at the batch's start.
+        mini_batch: rows P picked before the values are diffused anew.
+        shrink_below: B.3, the share delta of the pool: with fewer unreached rows T falls by one; None is off.
+        influence: B.1, whether a row counts by the weights of its own neighbors (`row`) or by what it gives
+            to others (`col`).
+        soft: B.2, whether unlabeled rows start from soft labels; then B.1 never applies.
+    """
+
+    steps: Annotated[int, Ge(1)]
+    mini_batch: Annotated[int, Ge(1)]
+    shrink_below: Annotated[float, Ge(0), Le(1)] | None
+    influence: Literal["row", "col"]
+    soft: bool
+
+
+@dataclass(frozen=True, eq=False)
+class Situation:
+    """Where a batch query starts: weights W, chi^(0) with its clamped rows, and the rows that may be picked."""
+
+    weights: csr_array
+    start: Float64[ndarray, "n c"]
+    labeled: Bool[ndarray, " n"]
+    candidates: Int64[ndarray, " m"]
+
+    def __post_init__(self) -> None:
+        """Refuses candidates that could be picked twice or bought before.
+
+        Raises:
+            ValueError: candidates that are repeated, unsorted or labeled.
+        """
+        if (np.diff(self.candidates) <= 0).any():
+            raise ValueError(
+                f"candidates must be sorted and distinct, got {self.candidates[:5].tolist()}...; use np.unique"
+            )
+        if (known := self.candidates[self.labeled[self.candidates]]).size:
+            raise ValueError(
+                f"candidates must be unlabeled, row {known[0]} is not; choose among pool.unlabeled"
+            )
+
+
+@dataclass(frozen=True, eq=False)
+class Picked:
+    """Rows in order of choice, their scores when picked, and what happened on the way.
+
+    Attributes:
+        unreached: unlabeled rows of the pool from which no clamped row was within T steps, at the start.
+        steps: T after the last mini-batch.
+        by_influence: rows picked by B.1.
+        hub_free: of these, rows that are nobody's neighbor, so that clamping them reaches no one.
+    """
+
+    rows: Int64[ndarray, " b"]
+    scores: Float64[ndarray, " b"]
+    unreached: int
+    steps: int
+    by_influence: int
+    hub_free: int
+
+
+def batch_query(at: Situation, size: int, query: Query, score: Score, clamp: Clamp) -> Picked:
+    """min(size, m) candidates, `mini_batch` at a time: the smallest scores, or B.1's choice of the unreached.
+
+    `clamp(rows, values)` is called once a mini-batch with its rows and their diffused values, and says to what they
+    are clamped. Ties (scores equal to 12 decimals) fall to the smaller row.
+
+    Source: S0 Algorithm 1, B.1-B.3. Departs: B.1 applies where more candidates than the mini-batch are unreached;
+    B.3 counts the unreached rows of the pool by edges, not by chi = 0, lowers T for the next mini-batch, and stops
+    at T = 1; with soft starts B.1 is left out (ALGORITHMS 1.4).
+    """
+    state = Diffusion(transition(at.weights), at.start, at.labeled, query.steps)
+    influence = at.weights.sum(axis=1 if query.influence == "row" else 0).round(DECIMALS)
+    first_unreached = np.count_nonzero(~state.reached(query.steps))
+    left, steps, size = at.candidates, query.steps, min(size, len(at.candidates))
+    rows, scores, explored = np.empty(size, np.int64), np.empty(size), np.zeros(size, bool)
+    for begun in range(0, size, query.mini_batch):
+        p = min(query.mini_batch, size - begun)
+        own = slice(begun, begun + p)
+        values, unreached = state.values(steps)[left], ~state.reached(steps)
+        dark, found = left[unreached[left]], score(values)
+        explored[own] = by_influence = len(dark) > p and not query.soft
+        if by_influence:
+            picks = smallest(dark, -influence[dark], p)
+        else:
+            picks = smallest(left, found.round(DECIMALS), p)
+        places = np.searchsorted(left, picks)
+        rows[own], scores[own] = picks, found[places]
+        state.clamp(picks, clamp(picks, values[places]))
+        left = np.delete(left, places)
+        if query.shrink_below is not None and np.count_nonzero(unreached) < query.shrink_below * len(
+            unreached
+        ):
+            steps = max(steps - 1, 1)
+    lonely = np.count_nonzero(hub_free(at.weights)[rows[explored]])
+    return Picked(rows, scores, first_unreached, steps, np.count_nonzero(explored), lonely)

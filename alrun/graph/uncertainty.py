@@ -1,0 +1,35 @@
+"""How uncertain a row of diffused labels is: the smaller the value, the more uncertain.
+
+Source: S0 eq. (8); S1 appendix C (ALGORITHMS 2.5).
+"""
+
+import numpy as np
+from jaxtyping import Float64
+from numpy import ndarray
+from scipy.special import xlogy
+
+
+def min_abs(chi: Float64[ndarray, "b c"]) -> Float64[ndarray, " b"]:
+    """min_c |chi_ic|, in [0, 1]."""
+    return np.abs(chi).min(axis=1)
+
+
+def norm(chi: Float64[ndarray, "b c"], p: float) -> Float64[ndarray, " b"]:
+    """||chi_i||_p for p in [1, inf]."""
+    return np.linalg.norm(chi, ord=p, axis=1)
+
+
+def confidence(shares: Float64[ndarray, "b c"]) -> Float64[ndarray, " b"]:
+    """The largest entry of rows in the simplex, in [1/C, 1]."""
+    return shares.max(axis=1)
+
+
+def margin(shares: Float64[ndarray, "b c"]) -> Float64[ndarray, " b"]:
+    """The largest entry less the second largest of rows in the simplex, in [0, 1]."""
+    top = np.partition(shares, -2, axis=1)
+    return top[:, -1] - top[:, -2]
+
+
+def negative_entropy(shares: Float64[ndarray, "b c"]) -> Float64[ndarray, " b"]:
+    """sum_c p_c log p_c of rows in the simplex, 0 log 0 = 0, in [-log C, 0]."""
+    return xlogy(shares, shares).sum(axis=1)

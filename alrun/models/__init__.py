@@ -1,0 +1,1 @@
+"""Networks, one family a file; each exposes the input of its last linear layer."""

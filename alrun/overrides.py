@@ -1,0 +1,129 @@
+"""The command line's own mistakes, found all at once where Hydra would stop at the first."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import chain
+from typing import Any
+
+from hydra import compose, initialize_config_module
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.object_type import ObjectType
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from alrun.config import ConfigError, closest
+
+Check = Callable[[Mapping[str, Any]], object]
+
+
+def mistakes(words: Sequence[str], folder: str | None, multirun: bool, check: Check) -> list[str]:
+    """Every mistake of these overrides, one line each, beginning with the full key.
+
+    Values are set whether the key exists or not, so that `check` (which raises ConfigError for composed settings)
+    sees all of them together. In a sweep each value of each axis is checked once.
+    """
+    search = [f"hydra.searchpath=[file://{folder}]"] if folder else []
+    with initialize_config_module("alrun.conf", version_base="1.3"):
+        try:
+            parsed = OverridesParser.create().parse_overrides(list(words))
+        except HydraException as error:
+            return [f"command line: {_first_line(error)}"]
+        groups = _Groups(search)
+        wrong = [line for each in parsed for line in _choice_mistakes(each, groups, multirun)]
+        bad = {each.key_or_group for each in parsed if list(_choice_mistakes(each, groups, multirun))}
+        good = [each for each in parsed if each.key_or_group not in bad]
+        lines = list(wrong)
+        for combination in _combinations(good, groups, multirun):
+            lines += _composed(search + combination, check)
+    hidden = tuple(f"{key}." for key in bad)
+    return list(dict.fromkeys(line for line in lines if line in wrong or not line.startswith(hidden)))
+
+
+class _Groups:
+    """Choices of a configuration group, also those in the user's own folder."""
+
+    def __init__(self, search: list[str]) -> None:
+        self._search = search
+        self._loader = GlobalHydra.instance().config_loader()
+
+    def choices(self, name: str) -> list[str]:
+        return self._loader.get_group_options(
+            name, ObjectType.CONFIG, config_name="config", overrides=self._search
+        )
+
+
+def _choice_mistakes(override: Override, groups: _Groups, multirun: bool) -> Iterator[str]:
+    key = override.key_or_group
+    if override.is_sweep_override() and not multirun:
+        yield f"{key}: {override.value_as_str()} are several values; add -m to run them all".replace(
+            "  ", " "
+        )
+        return
+    choices = groups.choices(key)
+    if not choices or override.is_delete():
+        return
+    for value in _values(override, choices):
+        if value not in choices and not value.startswith("["):
+            yield f"{key}: no such choice, got {value}; {closest(value, choices)}"
+
+
+def _values(override: Override, choices: list[str]) -> list[str]:
+    """What an override stands for, as text; a sweep stands for several values."""
+    if override.is_sweep_override():
+        if override.value_type is not None and override.value_type.name == "GLOB_CHOICE_SWEEP":
+            return override.value().filter(choices)  # type: ignore[union-attr]
+        return [str(value) for value in override.sweep_string_iterator()]
+    return [override.get_value_element_as_str()]
+
+
+def _combinations(overrides: list[Override], groups: _Groups, multirun: bool) -> Iterator[list[str]]:
+    """The first value of every axis together, then each other value of each axis."""
+    axes = [
+        [_loose(each, value, groups) for value in _values(each, groups.choices(each.key_or_group))]
+        if not each.is_delete()
+        else [each.input_line or ""]
+        for each in overrides
+    ]
+    base = [axis[0] for axis in axes if axis]
+    yield base
+    if multirun:
+        for place, axis in enumerate(axes):
+            yield from ([*base[:place], other, *base[place + 1 :]] for other in axis[1:])
+
+
+def _loose(override: Override, value: str, groups: _Groups) -> str:
+    """An assignment that also works for a key that does not exist; choices of groups stay as they are."""
+    key = override.get_key_element()
+    if groups.choices(override.key_or_group) or override.key_or_group.startswith("hydra"):
+        return f"{key}={value}"
+    return f"++{key.lstrip('+')}={value}"
+
+
+def _composed(words: list[str], check: Check) -> list[str]:
+    try:
+        config = compose("config", words)
+        settings = OmegaConf.to_container(config, resolve=True, throw_on_missing=False)
+        check(settings)  # type: ignore[arg-type]
+    except ConfigError as error:
+        return error.problems
+    except (HydraException, OmegaConfBaseException) as error:
+        return [f"{_culprit(words, error)}: {_first_line(error)}"]
+    return []
+
+
+def _culprit(words: list[str], error: Exception) -> str:
+    """The key that the error is about: its own, or that of the first word with which composing fails."""
+    if key := getattr(error, "full_key", None):
+        return str(key)
+    for count in range(1, len(words) + 1):
+        try:
+            compose("config", words[:count])
+        except (HydraException, OmegaConfBaseException):
+            return words[count - 1].split("=")[0].lstrip("+~")
+    return "settings"
+
+
+def _first_line(error: Exception) -> str:
+    return next(chain((line for line in str(error).splitlines() if line.strip()), [type(error).__name__]))

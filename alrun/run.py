@@ -1,0 +1,233 @@
+"""The loop: the only place where rounds happen."""
+
+import logging
+import resource
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated, Any, Literal, Protocol
+
+import numpy as np
+import torch
+from annotated_types import Ge
+from numpy import ndarray
+
+from alrun.budget import Budget
+from alrun.data.data import Data, Dataset
+from alrun.environment import chosen_device, environment
+from alrun.features.featurizer import Featurizer
+from alrun.graph.knn import Knn
+from alrun.models.network import Architecture
+from alrun.oracle import Simulated
+from alrun.pool import NOT_BOUGHT, Inputs, Pool, Seeds
+from alrun.report import draw_plane, draw_run
+from alrun.rounds import Batch, Clock, Lifetime, Round, Strategy, Work, checked, name_of, needs_model
+from alrun.state import RunFolder, Saved
+from alrun.strategies.uncertainty import entropy
+from alrun.track import Tracker
+from alrun.training.evaluate import evaluate
+from alrun.training.model import Model, restored
+from alrun.training.supervised import Supervised
+
+log = logging.getLogger(__name__)
+
+QUERY_PARTS = ("predict", "features", "graph", "select")
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """All settings of a run, one field a group or key; the schema against which settings are checked."""
+
+    dataset: Dataset
+    model: Architecture
+    trainer: Supervised
+    featurizer: Featurizer | None
+    graph: Knn | None
+    strategy: Strategy
+    oracle: Simulated
+    budget: Budget
+    tracker: Tracker | None
+    seeds: Seeds
+    seed: Annotated[int, Ge(0)]
+    device: str
+    data_dir: str
+    output_dir: str
+    progress: bool | Literal["auto"]
+    sweep: str | None
+
+
+class Screen(Protocol):
+    """Who watches a run."""
+
+    def begin(self, rounds: int, done: int) -> None:
+        """`done` of `rounds` fits are over already."""
+        ...
+
+    def epoch(self, done: int, total: int) -> None:
+        """`done` of `total` epochs of the fit under way are over."""
+        ...
+
+    def round(self, record: Mapping[str, Any]) -> None:
+        """A round is whole."""
+        ...
+
+
+def run(experiment: Experiment, folder: RunFolder, settings: Mapping[str, Any], screen: Screen) -> Saved:
+    """Runs what is missing of an experiment, and gives its records.
+
+    Raises:
+        ConfigError, ValueError, OSError: bad input; before the run folder is touched wherever it can be known.
+    """
+    folder.same_settings(settings)
+    device = chosen_device(experiment.device)
+    data = experiment.dataset.load(Path(experiment.data_dir), experiment.seeds.stream("split"))
+    plan = experiment.budget.plan(len(data.labels))
+    first = experiment.budget.first_rows(data.labels, data.classes, experiment.seeds.stream("initial"))
+    with folder.opened(settings, environment(device, data, experiment.seed)):
+        saved = folder.load()
+        screen.begin(len(plan), saved.round + 1)
+        loop = Loop(experiment, data, device, saved)
+        for number in range(saved.round + 1, len(plan)):
+            loop.play(number, plan[number], first, folder, screen)
+            if experiment.tracker is not None:
+                experiment.tracker.sync(folder.path, settings, finished=False)
+        folder.write_tables(saved)
+        if len(data.inputs.shape) == 2 and data.inputs.shape[1] == 2 and loop.model is not None:
+            draw_plane(folder.figures / "plane.png", data, loop.model, saved.purchases)
+        draw_run(folder.figures / "accuracy.png", saved.records, settings["choices"])
+        if experiment.tracker is not None:
+            experiment.tracker.sync(folder.path, settings, finished=True)
+    return saved
+
+
+class Loop:
+    """Choose, ask, train, record: the state of a run between its rounds."""
+
+    def __init__(self, experiment: Experiment, data: Data, device: torch.device, saved: Saved) -> None:
+        self.experiment, self.data, self.device, self.saved = experiment, data, device, saved
+        self.test = Inputs(data.test_inputs, device)
+        blank = np.full(len(data.labels), NOT_BOUGHT, np.int64)
+        self.pool = Pool(Inputs(data.inputs, device), blank, data.classes)
+        self.life = Lifetime(experiment.seeds, experiment.featurizer, experiment.graph, device)
+        for purchase in saved.purchases:
+            self._buy(np.array(purchase["rows"], np.int64), np.array(purchase["labels"], np.int64))
+        self.model = None
+        if saved.weights is not None:
+            self.model = restored(experiment.model, self.pool, saved.weights, saved.facts)
+        self._make_fixed()
+
+    def play(self, number: int, size: int, first: ndarray, folder: RunFolder, screen: Screen) -> None:
+        """One whole round, from the choice to the commit."""
+        clock, chance = Clock(self.device), self.experiment.seeds.stream("oracle", number)
+        work = Work(clock, lambda rows: self.experiment.oracle.answer(rows, self.data.labels, chance), size)
+        batch = self._first(first) if number == 0 else self._chosen(number, size, work)
+        entropies = entropy(self.model.predict(batch.rows)) if self.model is not None else np.empty(0)
+        with clock.part("oracle"):
+            unasked = batch.rows[~np.isin(batch.rows, list(work.asked))]
+            answers = dict(zip(unasked.tolist(), work.answer(unasked).tolist(), strict=True)) | work.asked
+        labels = np.array([answers[row] for row in batch.rows.tolist()], np.int64)
+        self._buy(batch.rows, labels)
+        self.saved.purchases.append(
+            {"rows": batch.rows.tolist(), "labels": labels.tolist(), "scores": _plain_scores(batch, number)}
+        )
+        self.saved.round = number
+        if len(self.pool.labeled):
+            with clock.part("train"):
+                self._train(number, folder, screen)
+            with clock.part("evaluate"):
+                result = self._evaluated()
+            record = self._record(number, batch, work, result)
+            if len(entropies):
+                record["batch_entropy"] = float(entropies.mean())
+            self.saved.records.append(record)
+            screen.round(record)
+        for name, lines in work.tables.items():
+            self.saved.tables.setdefault(name, []).extend(lines)
+        folder.draw(work.figures)
+        folder.commit(self.saved)
+
+    def _first(self, rows: ndarray) -> Batch:
+        budget = self.experiment.budget
+        reads = (
+            budget.initial_sampling != "random" and budget.initial_rows is None and budget.initial != "all"
+        )
+        if reads:
+            log.warning("budget.initial_sampling=%s reads hidden labels", budget.initial_sampling)
+        return Batch(rows, np.full(len(rows), np.nan), {"initial_reads_labels": 1.0} if reads else {})
+
+    def _chosen(self, number: int, size: int, work: Work) -> Batch:
+        """The strategy's batch; before there is a model, `budget.first` chooses for those that need one."""
+        strategy, notes = self.experiment.strategy, {}
+        if self.model is None and needs_model(strategy, self.experiment.featurizer):
+            strategy, notes = self.experiment.budget.first, {"chosen_by_first": 1.0}
+            log.info("no label yet: %s buys the first batch", name_of(strategy))
+        name = name_of(strategy)
+        rng = self.experiment.seeds.stream("select", number, name)
+        current = Round(number, self.pool, self.pool.unlabeled, self.model, rng, self.life, work)
+        with work.clock.part("select"):
+            batch = strategy.select(current, size)
+        checked(batch, current, size, name)
+        if work.asked:
+            notes = {**notes, "asked_inside": float(len(work.asked))}
+        return replace(batch, notes={"candidates": float(len(current.candidates)), **batch.notes, **notes})
+
+    def _train(self, number: int, folder: RunFolder, screen: Screen) -> None:
+        self.model = self.experiment.trainer.fit(
+            self.experiment.model,
+            self.pool,
+            chance=lambda branch, *names: self.experiment.seeds.stream(branch, number, *names),
+            start=self.model,
+            progress=folder.progress(number, screen.epoch),
+        )
+        weights = self.model.network.state_dict()
+        self.saved.weights = {name: value.detach().cpu().clone() for name, value in weights.items()}
+        self.saved.facts = dict(self.model.facts)
+
+    def _evaluated(self) -> dict[str, float]:
+        assert self.model is not None
+        return evaluate(self.model.on(self.test), self.data.test_labels)
+
+    def _record(self, number: int, batch: Batch, work: Work, result: Mapping[str, float]) -> dict[str, Any]:
+        seconds = {name: round(value, 6) for name, value in work.clock.seconds.items() if name != "once"}
+        query = {f"{name}_seconds": seconds.pop(name, 0.0) for name in QUERY_PARTS}
+        once = {f"once_{name}_seconds": round(value, 6) for name, value in self.life.clock.seconds.items()}
+        facts = self.saved.facts
+        record = {
+            "round": number,
+            "labeled": len(self.pool.labeled),
+            "loss": facts["train_loss"],
+            **result,
+            "query_seconds": round(sum(query.values()), 6),
+            **query,
+            **{f"{name}_seconds": value for name, value in seconds.items()},
+            "candidates": 0,
+            "predicted": work.predicted,
+            "peak_rss_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1),
+            "train_epochs": int(facts["train_epochs"]),
+            "train_images": int(facts["train_images"]),
+            **once,
+        }
+        if self.device.type == "cuda":
+            record["peak_gpu_mb"] = round(torch.cuda.max_memory_allocated(self.device) / 2**20, 1)
+        return {**record, **{name: _short(value) for name, value in batch.notes.items()}}
+
+    def _buy(self, rows: ndarray, labels: ndarray) -> None:
+        self.pool = self.pool.reveal(rows, labels)
+        self.life.purchases.append(rows)
+
+    def _make_fixed(self) -> None:
+        """Features and graph that do not depend on a model, if the strategy needs them."""
+        needs = self.experiment.strategy.needs | self.experiment.budget.first.needs
+        if self.life.fixed and "graph" in needs and self.life.knn is not None:
+            self.life.graph(self.pool)
+        elif self.life.fixed and "features" in needs:
+            self.life.features(self.pool)
+
+
+def _plain_scores(batch: Batch, number: int) -> list[float | str]:
+    """Scores for the file; the first set has none."""
+    return [""] * len(batch.rows) if number == 0 else batch.scores.tolist()
+
+
+def _short(value: float) -> float | int:
+    return int(value) if float(value).is_integer() else float(value)

@@ -1,0 +1,260 @@
+"""The run folder: written so that a kill at any moment loses at most the round under way."""
+
+import csv
+import io
+import json
+import logging
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from filelock import FileLock, Timeout
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from omegaconf import OmegaConf
+
+from alrun.config import ConfigError, contents, differences
+
+log = logging.getLogger(__name__)
+
+FIRST_COLUMNS = (
+    "round,labeled,accuracy,loss,nll,ece,query_seconds,predict_seconds,features_seconds,graph_seconds,"
+    "select_seconds,train_seconds,candidates,peak_rss_mb"
+).split(",")
+SELECTION_COLUMNS = ["round", "rank", "row", "label", "score"]
+
+
+class Busy(ConfigError):
+    """Another process is at work in the run folder."""
+
+
+@dataclass
+class Saved:
+    """A run after its last whole round; everything the CSV files hold and all that a continued run needs.
+
+    `round` is -1 before round 0. `purchases` holds rows, labels and scores of each round in order of choice.
+    """
+
+    round: int = -1
+    records: list[dict[str, Any]] = field(default_factory=list)
+    purchases: list[dict[str, list[Any]]] = field(default_factory=list)
+    tables: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+    weights: dict[str, Any] | None = None
+    facts: dict[str, float] = field(default_factory=dict)
+
+
+class RunFolder:
+    """One run's folder: settings, environment, records, checkpoint, figures."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._checkpoint = path / "checkpoint" / "round.pt"
+        self._fit = path / "checkpoint" / "fit.pt"
+
+    @property
+    def figures(self) -> Path:
+        """Where pictures go."""
+        return self.path / "figures"
+
+    @contextmanager
+    def opened(self, settings: Mapping[str, Any], environment: Mapping[str, Any]) -> Iterator[None]:
+        """Holds the folder for this process; makes it, with its settings and environment, if it is new.
+
+        Raises:
+            ConfigError: it cannot be written, or its settings are not the ones it was made with.
+            Busy: another process holds it.
+        """
+        try:
+            self._checkpoint.parent.mkdir(parents=True, exist_ok=True)
+            self.figures.mkdir(exist_ok=True)
+            lock = FileLock(self.path / ".lock")
+            lock.acquire(blocking=False)
+        except Timeout:
+            raise Busy(
+                [f"output_dir: another process is at work in {self.path}; wait for it or stop it"]
+            ) from None
+        except OSError as error:
+            raise ConfigError([f"output_dir: cannot write to {self.path} ({error.strerror})"]) from None
+        try:
+            self._clear_leftovers()
+            self._settle(settings, environment)
+            with _logged_to(self.path / "run.log"):
+                yield
+        finally:
+            lock.release()
+
+    def same_settings(self, settings: Mapping[str, Any]) -> None:
+        """Nothing, if the folder was made with these settings or has none yet.
+
+        Raises:
+            ConfigError: its settings file was changed or damaged.
+        """
+        file = self.path / "settings.yaml"
+        if not file.exists():
+            return
+        try:
+            old = OmegaConf.to_container(OmegaConf.load(file))
+        except Exception as error:  # whatever the YAML reader makes of a damaged file
+            raise ConfigError(
+                [f"{file}: cannot be read ({type(error).__name__}); restore or delete the folder"]
+            ) from None
+        if not isinstance(old, dict):
+            raise ConfigError([f"{file}: holds no settings; restore it or delete the folder"])
+        changed = differences({str(key): value for key, value in old.items()}, settings)
+        if changed:
+            remedy = f"restore {file} or delete the folder"
+            raise ConfigError(
+                [f"{line}; the run's settings were changed by hand: {remedy}" for line in changed]
+            )
+
+    def load(self) -> Saved:
+        """The last whole round; a fresh start if there is none.
+
+        Raises:
+            ConfigError: a checkpoint that cannot be read.
+        """
+        if not self._checkpoint.exists():
+            return Saved()
+        try:
+            return Saved(**torch.load(self._checkpoint, map_location="cpu", weights_only=True))
+        except (OSError, RuntimeError, TypeError, EOFError, KeyError, ValueError) as error:
+            name = type(error).__name__
+            raise ConfigError(
+                [
+                    f"{self._checkpoint}: cannot be read ({name}); restore it or delete {self.path} to begin anew"
+                ]
+            ) from None
+
+    def commit(self, saved: Saved) -> None:
+        """Makes a round whole. The checkpoint is the truth; the CSV files follow from it and are written anew."""
+        state = {name: getattr(saved, name) for name in Saved.__dataclass_fields__}
+        with atomic(self._checkpoint) as part:
+            torch.save(state, part)
+        self._fit.unlink(missing_ok=True)
+        self.write_tables(saved)
+
+    def write_tables(self, saved: Saved) -> None:
+        """`selections.csv`, `rounds.csv` and the strategies' own tables, each whole."""
+        lines = [
+            {"round": number, "rank": rank, "row": row, "label": label, "score": score}
+            for number, batch in enumerate(saved.purchases)
+            for rank, (row, label, score) in enumerate(
+                zip(batch["rows"], batch["labels"], batch["scores"], strict=True)
+            )
+        ]
+        self._table("selections", lines, SELECTION_COLUMNS)
+        self._table("rounds", saved.records, FIRST_COLUMNS)
+        for name, records in saved.tables.items():
+            self._table(name, records, [])
+
+    def draw(self, figures: Mapping[str, Callable[[Figure], None]]) -> None:
+        """Pictures that a round asked for."""
+        for name, draw in figures.items():
+            figure = Figure(layout="constrained")
+            draw(figure)
+            save_figure(figure, self.figures / f"{name}.png")
+
+    def progress(self, number: int, tell: Callable[[int, int], None], every: float = 60.0) -> "FitProgress":
+        """Where the fit of round `number` keeps its state, at most once in `every` seconds."""
+        return FitProgress(self._fit, number, tell, every)
+
+    def _settle(self, settings: Mapping[str, Any], environment: Mapping[str, Any]) -> None:
+        self.same_settings(settings)
+        if not (self.path / "settings.yaml").exists():
+            kept = {**settings, "contents": contents(settings)}
+            write_text(self.path / "settings.yaml", OmegaConf.to_yaml(OmegaConf.create(kept)))
+        write_text(self.path / "environment.json", json.dumps(environment, indent=2) + "\n")
+
+    def _table(self, name: str, records: list[dict[str, Any]], first: list[str]) -> None:
+        names = list(dict.fromkeys([*first, *(key for record in records for key in record)]))
+        text = io.StringIO()
+        writer = csv.DictWriter(text, names, restval="", lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(records)
+        write_text(self.path / f"{name}.csv", text.getvalue())
+
+    def _clear_leftovers(self) -> None:
+        for part in [*self.path.glob(".*.part"), *self._checkpoint.parent.glob(".*.part")]:
+            part.unlink()
+
+
+class FitProgress:
+    """Tells how far a fit is, and keeps the state of a long one at the end of an epoch."""
+
+    def __init__(self, file: Path, number: int, tell: Callable[[int, int], None], every: float) -> None:
+        self._file, self._number, self._tell, self._every = file, number, tell, every
+        self._last = time.monotonic()
+
+    def epoch(self, done: int, total: int) -> None:
+        """Says that `done` of `total` epochs are over."""
+        self._tell(done, total)
+
+    def keep(self, epoch: int, make: Callable[[], dict[str, Any]]) -> None:
+        """Saves `make()` if the last save is long enough ago."""
+        del epoch
+        if time.monotonic() - self._last < self._every:
+            return
+        with atomic(self._file) as part:
+            torch.save({"round": self._number, "state": make()}, part)
+        self._last = time.monotonic()
+
+    def load(self) -> dict[str, Any] | None:
+        """The state saved last in this round's fit, if there is one."""
+        if not self._file.exists():
+            return None
+        try:
+            saved = torch.load(self._file, map_location="cpu", weights_only=True)
+        except (OSError, RuntimeError, EOFError, ValueError) as error:
+            log.warning("%s cannot be read (%s); the fit begins anew", self._file, error)
+            return None
+        return saved["state"] if saved["round"] == self._number else None
+
+
+@contextmanager
+def _logged_to(path: Path) -> Iterator[None]:
+    handler = logging.FileHandler(path, encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    logger = logging.getLogger("alrun")
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        handler.close()
+
+
+@contextmanager
+def atomic(path: Path) -> Iterator[Path]:
+    """A name to write to; on success the file is synced and takes the place of `path` in one step."""
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    yield part
+    with part.open("rb") as file:
+        os.fsync(file.fileno())
+    os.replace(part, path)
+    folder = os.open(path.parent, os.O_RDONLY)
+    os.fsync(folder)
+    os.close(folder)
+
+
+def write_text(path: Path, text: str) -> None:
+    """The text in the file, whole or not at all."""
+    with atomic(path) as part:
+        part.write_text(text, encoding="utf-8")
+
+
+def save_figure(figure: Figure, path: Path) -> None:
+    """The figure as a PNG file, whole or not at all."""
+    FigureCanvasAgg(figure)
+    with atomic(path) as part:
+        figure.savefig(part, dpi=150, format="png")
+
+
+def read_records(path: Path) -> list[dict[str, str]]:
+    """The lines of one of the folder's CSV files, as text."""
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))

@@ -1,0 +1,1 @@
+"""One thin frozen dataclass a strategy; the mathematics stands in the rooms it imports from."""

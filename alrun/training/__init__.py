@@ -1,0 +1,1 @@
+"""Trainers, the models they give, and evaluation."""
