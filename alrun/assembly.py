@@ -11,6 +11,9 @@ from alrun.config import ConfigError, check, contents
 from alrun.rounds import OF_FEATURES, name_of, needs_model
 from alrun.run import Experiment
 
+NOTES = ("choices", "contents", "preset")
+OPTIONAL = ("featurizer", "graph", "tracker")
+
 Parts = Mapping[str, Any]
 
 
@@ -20,7 +23,7 @@ def assemble(settings: Mapping[str, Any]) -> Experiment:
     Raises:
         ConfigError: every unknown, missing, mistyped or ill-fitting setting, one line each, by its full key.
     """
-    known = {key: value for key, value in settings.items() if key not in ("choices", "contents")}
+    known = dict.fromkeys(OPTIONAL) | {key: value for key, value in settings.items() if key not in NOTES}
     problems = check(known, Experiment)
     wrong = {line.split(":")[0].split(".")[0] for line in problems}
     parts: dict[str, Any] = {}
@@ -36,7 +39,8 @@ def assemble(settings: Mapping[str, Any]) -> Experiment:
     try:
         contents(settings)
     except ConfigError as error:
-        problems += error.problems
+        told = {line.split(":")[0] for line in problems}
+        problems += [line for line in error.problems if line.split(":")[0] not in told]
     if problems:
         raise ConfigError(list(dict.fromkeys(problems)))
     return Experiment(**parts)
@@ -57,11 +61,13 @@ def _constructor_problem(key: str, error: InstantiationException) -> str:
     cause: BaseException | None = error
     while isinstance(cause, InstantiationException):
         cause = cause.__cause__
-    if not isinstance(cause, ValueError):
+    if not isinstance(cause, ValueError | OSError):
         raise error
-    message = str(cause)
-    name = message.split(":")[0]
-    return f"{key}.{message}" if ":" in message and name.isidentifier() else f"{key}: {message}"
+    first, _, rest = str(cause).partition(" ")
+    name = first.rstrip(":").removeprefix(f"{key}.")
+    if name != first and name.isidentifier():
+        return f"{key}.{name}: {rest}"
+    return f"{key}: {cause}"
 
 
 def _needs_are_met(parts: Parts) -> Iterator[str]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
 # Cannot change the result, so they are no part of a run's identity.
-PLACE = ("device", "data_dir", "output_dir", "tracker", "progress", "sweep", "choices", "contents")
+PLACE = ("device", "data_dir", "output_dir", "tracker", "progress", "sweep", "choices", "contents", "preset")
 # Count by what is in them, not by what they are called.
 FILES = ("dataset.path", "budget.initial_rows", "model.pretrained")
 
@@ -86,7 +86,8 @@ def contents(settings: Mapping[str, Any]) -> dict[str, str]:
     Raises:
         ConfigError: a file that is not there.
     """
-    found = {key: value for key, value in flat(settings).items() if key in FILES and isinstance(value, str)}
+    named = {key: value for key, value in flat(settings).items() if key in FILES and isinstance(value, str)}
+    found = {key: value for key, value in named.items() if value != "???"}
     missing = [
         f"{key}: no such file or folder {value} (relative to {Path.cwd()}); check the path"
         for key, value in found.items()

@@ -57,9 +57,7 @@ class _Groups:
 def _choice_mistakes(override: Override, groups: _Groups, multirun: bool) -> Iterator[str]:
     key = override.key_or_group
     if override.is_sweep_override() and not multirun:
-        yield f"{key}: {override.value_as_str()} are several values; add -m to run them all".replace(
-            "  ", " "
-        )
+        yield f"{key}: several values without a sweep, got {override.input_line}; add -m to run them all"
         return
     choices = groups.choices(key)
     if not choices or override.is_delete():

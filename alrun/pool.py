@@ -31,7 +31,6 @@ class Seeds:
     `order` (mini-batches, augmentation, dropout while training), `select` (strategies), `oracle`.
     """
 
-    seed: Annotated[int, Ge(0)]
     split: Annotated[int, Ge(0)] | None
     initial: Annotated[int, Ge(0)] | None
     weights: Annotated[int, Ge(0)] | None
@@ -39,10 +38,10 @@ class Seeds:
     select: Annotated[int, Ge(0)] | None
     oracle: Annotated[int, Ge(0)] | None
 
-    def stream(self, branch: str, *names: str | int) -> np.random.Generator:
-        """The generator of a branch and further names; an unknown branch is an AttributeError."""
+    def stream(self, seed: int, branch: str, *names: str | int) -> np.random.Generator:
+        """The generator of a branch and further names in a run of this seed."""
         own = getattr(self, branch)
-        return stream(self.seed if own is None else own, branch, *names)
+        return stream(seed if own is None else own, branch, *names)
 
 
 class Moments(NamedTuple):

@@ -14,8 +14,10 @@ from numpy import ndarray
 
 from alrun.features.featurizer import Featurizer
 from alrun.graph.knn import Graph, Knn
-from alrun.pool import Pool, Seeds
+from alrun.pool import Pool
 from alrun.training.model import Model
+
+Stream = Callable[..., np.random.Generator]
 
 OF_THE_MODEL = frozenset({"probabilities", "embeddings", "dropout"})
 OF_FEATURES = frozenset({"features", "graph"})
@@ -97,9 +99,9 @@ class Lifetime:
     """
 
     def __init__(
-        self, seeds: Seeds, featurizer: Featurizer | None, knn: Knn | None, device: torch.device
+        self, stream: Stream, featurizer: Featurizer | None, knn: Knn | None, device: torch.device
     ) -> None:
-        self.seeds, self.featurizer, self.knn = seeds, featurizer, knn
+        self.stream, self.featurizer, self.knn = stream, featurizer, knn
         self.clock = Clock(device)
         self.purchases: list[Int64[ndarray, " b"]] = []
         self.once: dict[str, Any] = {}
@@ -115,7 +117,7 @@ class Lifetime:
         assert self.featurizer is not None
         if "features" not in self.once:
             with self.clock.part("features"):
-                rng = self.seeds.stream("select", "features", name_of(self.featurizer))
+                rng = self.stream("select", "features", name_of(self.featurizer))
                 self.once["features"] = self.featurizer.make(pool.inputs, _no_model, rng)
         return self.once["features"]
 
@@ -192,7 +194,7 @@ class Round:
             return self.life.features(self.pool)
         if "features" not in self.work.made:
             with self.work.clock.part("features"):
-                rng = self.life.seeds.stream("select", self.number, name_of(self.life.featurizer))
+                rng = self.life.stream("select", self.number, name_of(self.life.featurizer))
                 made = self.life.featurizer.make(self.pool.inputs, self.embeddings, rng)
                 self.work.made["features"] = made
         return self.work.made["features"]
@@ -228,13 +230,13 @@ class Round:
 
     def stage(self, *names: str) -> "Round":
         """The same round with the random stream of these names (a stage draws from its criterion's own)."""
-        return replace(self, rng=self.life.seeds.stream("select", self.number, *names))
+        return replace(self, rng=self.life.stream("select", self.number, *names))
 
     def once(self, name: str, make: Callable[[np.random.Generator], Any]) -> Any:
         """What is learned a single time in a run, from its own stream; its seconds stand apart as once_*."""
         if name not in self.life.once:
             with self.life.clock.part(name), self.work.clock.part("once"):
-                self.life.once[name] = make(self.life.seeds.stream("select", "once", name))
+                self.life.once[name] = make(self.life.stream("select", "once", name))
         return self.life.once[name]
 
     def kept(

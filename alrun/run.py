@@ -55,6 +55,10 @@ class Experiment:
     progress: bool | Literal["auto"]
     sweep: str | None
 
+    def stream(self, branch: str, *names: str | int) -> np.random.Generator:
+        """The random stream of a branch and further names."""
+        return self.seeds.stream(self.seed, branch, *names)
+
 
 class Screen(Protocol):
     """Who watches a run."""
@@ -80,9 +84,9 @@ def run(experiment: Experiment, folder: RunFolder, settings: Mapping[str, Any], 
     """
     folder.same_settings(settings)
     device = chosen_device(experiment.device)
-    data = experiment.dataset.load(Path(experiment.data_dir), experiment.seeds.stream("split"))
+    data = experiment.dataset.load(Path(experiment.data_dir), experiment.stream("split"))
     plan = experiment.budget.plan(len(data.labels))
-    first = experiment.budget.first_rows(data.labels, data.classes, experiment.seeds.stream("initial"))
+    first = experiment.budget.first_rows(data.labels, data.classes, experiment.stream("initial"))
     with folder.opened(settings, environment(device, data, experiment.seed)):
         saved = folder.load()
         screen.begin(len(plan), saved.round + 1)
@@ -108,7 +112,7 @@ class Loop:
         self.test = Inputs(data.test_inputs, device)
         blank = np.full(len(data.labels), NOT_BOUGHT, np.int64)
         self.pool = Pool(Inputs(data.inputs, device), blank, data.classes)
-        self.life = Lifetime(experiment.seeds, experiment.featurizer, experiment.graph, device)
+        self.life = Lifetime(experiment.stream, experiment.featurizer, experiment.graph, device)
         for purchase in saved.purchases:
             self._buy(np.array(purchase["rows"], np.int64), np.array(purchase["labels"], np.int64))
         self.model = None
@@ -118,7 +122,7 @@ class Loop:
 
     def play(self, number: int, size: int, first: ndarray, folder: RunFolder, screen: Screen) -> None:
         """One whole round, from the choice to the commit."""
-        clock, chance = Clock(self.device), self.experiment.seeds.stream("oracle", number)
+        clock, chance = Clock(self.device), self.experiment.stream("oracle", number)
         work = Work(clock, lambda rows: self.experiment.oracle.answer(rows, self.data.labels, chance), size)
         batch = self._first(first) if number == 0 else self._chosen(number, size, work)
         entropies = entropy(self.model.predict(batch.rows)) if self.model is not None else np.empty(0)
@@ -162,7 +166,7 @@ class Loop:
             strategy, notes = self.experiment.budget.first, {"chosen_by_first": 1.0}
             log.info("no label yet: %s buys the first batch", name_of(strategy))
         name = name_of(strategy)
-        rng = self.experiment.seeds.stream("select", number, name)
+        rng = self.experiment.stream("select", number, name)
         current = Round(number, self.pool, self.pool.unlabeled, self.model, rng, self.life, work)
         with work.clock.part("select"):
             batch = strategy.select(current, size)
@@ -175,7 +179,7 @@ class Loop:
         self.model = self.experiment.trainer.fit(
             self.experiment.model,
             self.pool,
-            chance=lambda branch, *names: self.experiment.seeds.stream(branch, number, *names),
+            chance=lambda branch, *names: self.experiment.stream(branch, number, *names),
             start=self.model,
             progress=folder.progress(number, screen.epoch),
         )

@@ -86,12 +86,12 @@ def test_fingerprints_follow_content_and_not_blocks_labels_or_storage(monkeypatc
     assert as_float64.fingerprint() != whole
 
 
-def drawn(labels, classes=None, pool_size=None, balanced=False, seed=0):
+def drawn(labels, classes=None, pool_size=None, balanced=False, seed=0, names=None):
     """A subset of items whose input is their original row."""
     labels = np.array(labels, dtype=np.int64)
     items = Items(np.arange(len(labels), dtype=np.float32)[:, None], labels)
-    names = {label: f"class {label}" for label in range(int(labels.max()) + 1)}
-    return Subset(classes, pool_size, balanced).of(items, items, names=names, chance=chance(seed))
+    known = {label: f"class {label}" for label in range(names or int(labels.max()) + 1)}
+    return Subset(classes, pool_size, balanced).of(items, items, names=known, chance=chance(seed))
 
 
 def test_classes_are_kept_in_the_order_given_in_pool_and_test_set():
@@ -143,14 +143,15 @@ def test_the_rest_of_a_balanced_pool_comes_from_classes_that_have_it():
         ({"pool_size": 8, "classes": [1, 2]}, "pool_size wants 8 items but there are 5"),
         ({"pool_size": 8, "balanced": True}, "wants 2 of class 'class 2', which has 1; .*pool_size to 3 "),
         ({"pool_size": 4, "balanced": True, "classes": [1, 2]}, "wants 2 of class 'class 2', which has 1"),
+        ({"balanced": True, "classes": [1, 3]}, "needs items of every class, 'class 3' has none"),
         ({"classes": [1, 1]}, r"each once, got \[1, 1\]"),
-        ({"classes": [0, 7]}, "classes names 7, which is no label; there are 0, 1, 2"),
+        ({"classes": [0, 7]}, "classes names 7, which is no label; there are 0, 1, 2, 3, 4"),
         ({"pool_size": 1}, "one class only"),
     ],
 )
 def test_a_subset_that_cannot_be_drawn_is_refused(options, message):
     with pytest.raises(ValueError, match=message):
-        drawn([0, 0, 0, 1, 1, 1, 1, 2], **options)
+        drawn([0, 0, 0, 1, 1, 1, 1, 2], names=5 if "classes" in options else 3, **options)
 
 
 def test_digits_keep_their_split_and_all_gray_levels():

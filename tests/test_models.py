@@ -21,6 +21,7 @@ from alrun.pool import Inputs, Moments
 CONF = Path(__file__).parent.parent / "conf" / "model"
 SHAPES = [(8, 8), (28, 28), (3, 32, 32)]
 GRAY = Moments(np.array([0.4], np.float32), np.array([0.2], np.float32))
+COLOR = Moments(np.repeat(GRAY.mean, 3), np.repeat(GRAY.std, 3))
 
 
 def moments(shape: tuple[int, ...]) -> Moments:
@@ -62,7 +63,7 @@ def resnet_file(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def frozen(resnet_file) -> Network:
-    return resnet(pretrained=str(resnet_file), freeze=True, dropout=0.5).build((3, 32, 32), GRAY, 4)
+    return resnet(pretrained=str(resnet_file), freeze=True, dropout=0.5).build((3, 32, 32), COLOR, 4)
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
@@ -118,7 +119,7 @@ def test_the_same_torch_seed_gives_the_same_weights_and_another_gives_others(arc
 
 def test_weights_come_from_the_current_torch_generator_also_for_the_imagenet_families():
     for architecture in (vgg(), resnet()):
-        first, same = (seeded(lambda a=architecture: a.build((3, 32, 32), GRAY, 3)) for _ in range(2))
+        first, same = (seeded(lambda a=architecture: a.build((3, 32, 32), COLOR, 3)) for _ in range(2))
         assert all(map(torch.equal, first.parameters(), same.parameters()))
 
 
@@ -146,15 +147,14 @@ def test_bytes_and_the_same_images_as_floats_in_zero_to_one_give_the_same_logits
 @pytest.mark.parametrize("family", [vgg, resnet])
 def test_a_gray_image_counts_as_a_color_image_of_three_equal_channels(family):
     x = items(2, (32, 32))
-    color = Moments(np.repeat(GRAY.mean, 3), np.repeat(GRAY.std, 3))
     gray_net = seeded(lambda: family().build((32, 32), GRAY, 3)).eval()
-    color_net = seeded(lambda: family().build((3, 32, 32), color, 3)).eval()
+    color_net = seeded(lambda: family().build((3, 32, 32), COLOR, 3)).eval()
     repeated = x[:, None].repeat(1, 3, 1, 1)
     torch.testing.assert_close(gray_net(x), color_net(repeated))
 
 
 def test_resizing_keeps_a_constant_image_constant_and_gives_the_side_asked_for():
-    adapt = resnet(image_size=40).build((3, 32, 20), GRAY, 2).adapt
+    adapt = resnet(image_size=40).build((3, 32, 20), COLOR, 2).adapt
     seen = adapt(torch.full((1, 3, 32, 20), 0.5))
     assert seen.shape == (1, 3, 40, 40)
     torch.testing.assert_close(seen, torch.full_like(seen, 0.5))
@@ -163,7 +163,7 @@ def test_resizing_keeps_a_constant_image_constant_and_gives_the_side_asked_for()
 def test_small_images_are_raised_to_the_smallest_side_a_network_takes_with_their_ratio_kept():
     assert Lenet(0.0).build((8, 8), GRAY, 2).adapt.out == (1, 12, 12)
     assert resnet().build((8, 16), GRAY, 2).adapt.out == (3, 32, 64)
-    assert resnet().build((3, 40, 33), GRAY, 2).adapt.out == (3, 40, 33)
+    assert resnet().build((3, 40, 33), COLOR, 2).adapt.out == (3, 40, 33)
 
 
 @pytest.mark.parametrize("side", [8, 11, 12, 13, 16, 28, 32])
@@ -226,7 +226,7 @@ def test_frozen_layers_stay_in_evaluation_mode_and_get_no_gradient(frozen):
 
 def test_what_can_be_kept_between_epochs_gives_the_same_logits(frozen):
     x = items(4, (3, 32, 32))
-    for network in (frozen, Mlp([5], batch_norm=True, dropout=0.5).build((3, 32, 32), GRAY, 4)):
+    for network in (frozen, Mlp([5], batch_norm=True, dropout=0.5).build((3, 32, 32), COLOR, 4)):
         network.train()
         kept = network.fixed(x)
         assert not kept.requires_grad
@@ -248,7 +248,7 @@ def test_a_vgg_file_is_loaded_and_its_classifier_ignored(tmp_path):
     convolutions = torchvision.models.vgg.make_layers(torchvision.models.vgg.cfgs["D"], batch_norm=True)
     stored = {f"features.{name}": value for name, value in convolutions.state_dict().items()}
     torch.save(stored | {"classifier.0.weight": torch.zeros(3)}, tmp_path / "vgg.pth")
-    network = vgg(batch_norm=True, pretrained=str(tmp_path / "vgg.pth")).build((3, 32, 32), GRAY, 3)
+    network = vgg(batch_norm=True, pretrained=str(tmp_path / "vgg.pth")).build((3, 32, 32), COLOR, 3)
     loaded = network.body[0][0].state_dict()
     assert all(torch.equal(stored[f"features.{name}"], loaded[name]) for name in loaded)
     assert not network.is_frozen
@@ -257,7 +257,7 @@ def test_a_vgg_file_is_loaded_and_its_classifier_ignored(tmp_path):
 def test_the_convolutional_part_of_vgg_computes_what_torchvision_computes():
     with torch.device("meta"):
         whole = torchvision.models.vgg16()
-    network = vgg().build((3, 32, 32), GRAY, 3).eval()
+    network = vgg().build((3, 32, 32), COLOR, 3).eval()
     layers = network.body[0][0]
     assert list(layers.state_dict()) == list(whole.features.state_dict())
     assert str(layers) == str(whole.features)
@@ -266,7 +266,7 @@ def test_the_convolutional_part_of_vgg_computes_what_torchvision_computes():
 def test_files_from_before_batches_were_counted_are_loaded(resnet_file, tmp_path):
     stored = torch.load(resnet_file, weights_only=True)
     torch.save({k: v for k, v in stored.items() if "num_batches" not in k}, tmp_path / "old.pth")
-    network = resnet(pretrained=str(tmp_path / "old.pth")).build((3, 32, 32), GRAY, 3)
+    network = resnet(pretrained=str(tmp_path / "old.pth")).build((3, 32, 32), COLOR, 3)
     assert torch.equal(network.body[0].conv1.weight, stored["conv1.weight"])
 
 
@@ -282,27 +282,27 @@ def test_weights_of_another_network_are_refused_by_file_and_entry(resnet_file, t
     ]:
         torch.save(wrong, tmp_path / "wrong.pth")
         with pytest.raises(ValueError, match=f"wrong.pth does not fit ResNet18: .*{says}"):
-            resnet(pretrained=str(tmp_path / "wrong.pth")).build((3, 32, 32), GRAY, 3)
+            resnet(pretrained=str(tmp_path / "wrong.pth")).build((3, 32, 32), COLOR, 3)
 
 
 @pytest.mark.parametrize("content", [b"", b"not a file of weights", bytes(range(256)), b"PK\x03\x04"])
 def test_a_file_that_is_no_state_dict_is_refused_by_name(content, tmp_path):
     (tmp_path / "odd.pth").write_bytes(content)
     with pytest.raises(ValueError, match="odd.pth must be a state_dict"):
-        resnet(pretrained=str(tmp_path / "odd.pth")).build((3, 32, 32), GRAY, 3)
+        resnet(pretrained=str(tmp_path / "odd.pth")).build((3, 32, 32), COLOR, 3)
 
 
 @pytest.mark.parametrize("content", [[torch.zeros(2)], {"state_dict": {}}, {3: torch.zeros(2)}], ids=str)
 def test_a_file_that_holds_something_else_is_refused_by_name(content, tmp_path):
     torch.save(content, tmp_path / "odd.pth")
     with pytest.raises(ValueError, match="odd.pth must hold a state_dict"):
-        vgg(pretrained=str(tmp_path / "odd.pth")).build((3, 32, 32), GRAY, 3)
+        vgg(pretrained=str(tmp_path / "odd.pth")).build((3, 32, 32), COLOR, 3)
 
 
 def test_a_file_that_would_run_code_is_refused(tmp_path):
     torch.save(nn.Linear(2, 2), tmp_path / "module.pth")
     with pytest.raises(ValueError, match="module.pth must be a state_dict"):
-        resnet(pretrained=str(tmp_path / "module.pth")).build((3, 32, 32), GRAY, 3)
+        resnet(pretrained=str(tmp_path / "module.pth")).build((3, 32, 32), COLOR, 3)
 
 
 @pytest.mark.parametrize("family", [vgg, resnet])
@@ -320,7 +320,7 @@ def test_without_a_network_the_error_says_which_file_to_put_where(tmp_path, monk
     with pytest.raises(
         FileNotFoundError, match="needs resnet18-f37072fd.pth .*checkpoints, or give"
     ) as caught:
-        resnet(pretrained=True).build((3, 32, 32), GRAY, 3)
+        resnet(pretrained=True).build((3, 32, 32), COLOR, 3)
     assert "\n" not in str(caught.value)
     assert str(tmp_path / "checkpoints") in str(caught.value)
 

@@ -47,11 +47,11 @@ def test_a_stream_depends_on_its_names_and_on_nothing_else():
 
 
 def test_a_branch_with_its_own_seed_varies_alone():
-    plain = Seeds(0, None, None, None, None, None, None)
-    varied = Seeds(0, None, None, 7, None, None, None)
-    assert plain.stream("weights").random() != varied.stream("weights").random()
+    plain = Seeds(None, None, None, None, None, None)
+    varied = Seeds(None, None, 7, None, None, None)
+    assert plain.stream(0, "weights").random() != varied.stream(0, "weights").random()
     for branch in ("split", "initial", "order", "select", "oracle"):
-        assert plain.stream(branch).random() == varied.stream(branch).random()
+        assert plain.stream(0, branch).random() == varied.stream(0, branch).random()
 
 
 def test_smallest_sorts_by_value_and_then_by_row_like_a_full_sort():

@@ -101,7 +101,8 @@ def _even_counts(
     poor = int(there.argmin())
     if there[poor] == 0:
         raise ValueError(
-            f"a balanced pool needs items of every class, {names[poor]!r} has 0; leave it out with dataset.classes"
+            f"a balanced pool needs items of every class, {names[poor]!r} has none; "
+            "leave it out with dataset.classes"
         )
     each, left = divmod(size, len(there))
     able = np.flatnonzero(there > each)

@@ -46,7 +46,7 @@ class Query:
 
 @dataclass(frozen=True, eq=False)
 class Situation:
-    """Where a batch query starts: weights W, chi^(0) with its clamped rows, and the rows that may be picked."""
+    """Where a batch query starts: weights W, chi^(0), its clamped rows, and the sorted rows to pick from."""
 
     weights: csr_array
     start: Float64[ndarray, "n c"]
@@ -61,7 +61,7 @@ class Situation:
         """
         if (np.diff(self.candidates) <= 0).any():
             raise ValueError(
-                f"candidates must be sorted and distinct, got {self.candidates[:5].tolist()}...; use np.unique"
+                f"candidates must be sorted and distinct, got {self.candidates[:5].tolist()}; use np.unique"
             )
         if (known := self.candidates[self.labeled[self.candidates]]).size:
             raise ValueError(
@@ -91,16 +91,16 @@ class Picked:
 def batch_query(at: Situation, size: int, query: Query, score: Score, clamp: Clamp) -> Picked:
     """min(size, m) candidates, `mini_batch` at a time: the smallest scores, or B.1's choice of the unreached.
 
-    `clamp(rows, values)` is called once a mini-batch with its rows and their diffused values, and says to what they
-    are clamped. Ties (scores equal to 12 decimals) fall to the smaller row.
+    `clamp(rows, values)` is called once a mini-batch with its rows and their diffused values, and says to
+    what they are clamped. Ties (scores equal to 12 decimals) fall to the smaller row.
 
-    Source: S0 Algorithm 1, B.1-B.3. Departs: B.1 applies where more candidates than the mini-batch are unreached;
-    B.3 counts the unreached rows of the pool by edges, not by chi = 0, lowers T for the next mini-batch, and stops
-    at T = 1; with soft starts B.1 is left out (ALGORITHMS 1.4).
+    Source: S0 Algorithm 1, B.1-B.3. Departs: B.1 applies where more candidates than the mini-batch holds are
+    unreached, and never with soft starts; B.3 counts the pool's unreached rows by edges, not by chi = 0,
+    lowers T for the next mini-batch, and stops at T = 1 (ALGORITHMS 1.4).
     """
     state = Diffusion(transition(at.weights), at.start, at.labeled, query.steps)
     influence = at.weights.sum(axis=1 if query.influence == "row" else 0).round(DECIMALS)
-    first_unreached = np.count_nonzero(~state.reached(query.steps))
+    first_unreached = int((~state.reached(query.steps)).sum())
     left, steps, size = at.candidates, query.steps, min(size, len(at.candidates))
     rows, scores, explored = np.empty(size, np.int64), np.empty(size), np.zeros(size, bool)
     for begun in range(0, size, query.mini_batch):
@@ -117,9 +117,7 @@ def batch_query(at: Situation, size: int, query: Query, score: Score, clamp: Cla
         rows[own], scores[own] = picks, found[places]
         state.clamp(picks, clamp(picks, values[places]))
         left = np.delete(left, places)
-        if query.shrink_below is not None and np.count_nonzero(unreached) < query.shrink_below * len(
-            unreached
-        ):
+        if query.shrink_below is not None and unreached.sum() < query.shrink_below * len(unreached):
             steps = max(steps - 1, 1)
-    lonely = np.count_nonzero(hub_free(at.weights)[rows[explored]])
-    return Picked(rows, scores, first_unreached, steps, np.count_nonzero(explored), lonely)
+    lonely = hub_free(at.weights)[rows[explored]]
+    return Picked(rows, scores, first_unreached, steps, int(explored.sum()), int(lonely.sum()))

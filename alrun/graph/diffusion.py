@@ -1,8 +1,8 @@
 """Label diffusion: values spread over a graph while labeled rows stay clamped.
 
-Below, `walk` is the row-stochastic M (n, n) of `kernels.transition` and A the set of clamped rows. From zero on the
-other rows and +1 or -1 on A, the values are chi_ic = 2 p_ic - a_i, where p_ic is the chance that the walk from i is
-absorbed in A at class c within T steps, and a_i = sum_c p_ic.
+Below, `walk` is the row-stochastic M (n, n) of `kernels.transition` and A the set of clamped rows. With +1 or
+-1 on A and zero elsewhere at the start, the values are chi_ic = 2 p_ic - a_i, where p_ic is the chance that
+the walk from i is absorbed in A at class c within T steps, and a_i = sum_c p_ic.
 
 Source: S0 sections 4.1 and 4.3; the exact incremental update is ALGORITHMS 1.6.
 """
@@ -57,8 +57,9 @@ def reached(walk: csr_array, clamped: Bool[ndarray, " n"], steps: int) -> Bool[n
 class Diffusion:
     """Diffused values for every number of steps 0..T, updated exactly when rows are clamped.
 
-    Holds T + 1 slices (n, c) of float64. `hops` (n,) is the fewest steps by which the walk comes to a clamped row:
-    0 on clamped rows, T + 1 where there is none within T. Shorter diffusions (B.3) are slices already held.
+    Holds T + 1 slices (n, c) of float64, so that shorter diffusions (B.3) cost nothing. `hops` (n,) is the
+    fewest steps by which the walk comes to a clamped row: 0 on clamped rows, T + 1 where there is none within
+    T.
     """
 
     def __init__(
@@ -83,9 +84,9 @@ class Diffusion:
     def clamp(self, rows: Int64[ndarray, " q"], values: Float64[ndarray, "q c"]) -> None:
         """Clamps distinct rows; only what has one of them within T hops is computed anew.
 
-        The change of a slice, times M, is the change of the next one. A push along more than a twentieth of all
-        edges is made as a full step, and so are the steps after it: the choice depends on counts alone, and both
-        ways give the same values up to rounding.
+        The change of a slice, times M, is the change of the next one. From the first push along more than a
+        twentieth of all edges on, steps are made in full: the choice depends on counts alone, and both ways
+        give the same values up to rounding.
         """
         self._shorten(rows)
         self.clamped[rows] = True

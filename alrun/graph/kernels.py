@@ -12,11 +12,11 @@ from alrun.graph.knn import Graph
 def affinity(graph: Graph) -> csr_array:
     """W float64 (n, n): W_ij = exp(-rho(i, j) / sigma_i) for j among i's neighbors, else 0.
 
-    sigma_i is the largest distance to a neighbor of i, so every weight is in [1/e, 1], each row holds exactly k of
-    them, and W is directed. Where all neighbors are duplicates (sigma_i = 0) the weights are 1.
+    sigma_i is the largest distance to a neighbor of i, so every weight is in [1/e, 1], each row holds exactly
+    k of them, and W is directed. Where all neighbors are duplicates (sigma_i = 0) the weights are 1.
 
-    Source: S0 section 4.3. Departs: symmetrize `max` takes the larger of W_ij and W_ji, `mean` their mean (an edge
-    in one direction alone counts half); rows then hold k weights or more.
+    Source: S0 section 4.3. Departs: symmetrize `max` takes the larger of W_ij and W_ji, `mean` their mean (an
+    edge in one direction alone counts half); rows then hold k weights or more.
     """
     n, k = graph.neighbors.shape
     rho = graph.distances.astype(np.float64)
@@ -47,4 +47,4 @@ def components(weights: csr_array) -> int:
 
 def hub_free(weights: csr_array) -> Bool[ndarray, " n"]:
     """Rows that are nobody's neighbor: the walk never comes to them, so their label spreads to no one."""
-    return np.bincount(weights.indices, minlength=weights.shape[0]) == 0
+    return np.bincount(weights.indices, minlength=len(weights.indptr) - 1) == 0

@@ -20,7 +20,7 @@ FLOOR = 1e-30  # squared distances that differ by less may have underflowed in f
 class Graph:
     """Each row's k nearest other rows, by (distance, row), without self loops.
 
-    `symmetrize` says how kernels treat the directed edges: as they are, or the larger or mean of both weights.
+    `symmetrize` says what kernels make of the directed edges: nothing, or the larger or mean of both weights.
     """
 
     neighbors: Int64[ndarray, "n k"]
@@ -98,8 +98,8 @@ def _among_candidates(
 ) -> tuple[Int64[ndarray, "n k"], Float32[ndarray, "n k"], Bool[ndarray, " n"]]:
     """Neighbors among what FAISS finds, and where these are certainly the nearest of all rows.
 
-    A row j that was not found has a FAISS distance of at least `edge`. Were it as near as the k-th neighbor, its
-    norm would be at most |x| + sqrt(d_k), hence its FAISS distance at most d_k + `_rounding`.
+    A row that was not found has a FAISS distance of at least `edge`. Were it as near as the k-th neighbor,
+    its norm would be at most |x| + sqrt(d_k), hence its FAISS distance at most d_k + `_rounding`.
     """
     n, d = points.shape
     width = min(n, k + 1 + SPARE)
@@ -161,10 +161,11 @@ def _among_all(
 def _rounding(
     sizes: Float64[ndarray, " b"], gaps: Float64[ndarray, " b"], width: int, kind: type
 ) -> Float64[ndarray, " b"]:
-    """What rounding does at most to the squared distance, by inner products, of a point of squared norm `sizes`.
+    """What rounding can do to squared distances taken from inner products.
 
-    For partners no farther than `gaps` (squared). Source: Higham and Mary 2019, theorem 3.1: errors of an inner
-    product grow with sqrt(width); factor 8, at which the bound fails with probability below 1e-13.
+    The distances are those between points of squared norm `sizes` and partners no farther than `gaps`
+    (squared). Source: Higham and Mary 2019, theorem 3.1: the error of an inner product grows with
+    sqrt(width); with factor 8 the bound fails with probability below 1e-13.
     """
     error = 8 * (np.sqrt(width) + 8) * np.finfo(kind).eps / 2
     return error * (2 * np.sqrt(sizes) + np.sqrt(gaps)) ** 2 + FLOOR

@@ -1,1 +1,1 @@
-"""Networks, one family a file; each exposes the input of its last linear layer."""
+"""Networks, one family a file; each family is a frozen dataclass that builds a `Network`."""

@@ -1,63 +1,56 @@
-"""Fully connected networks, with or without hidden layers."""
+"""Fully connected networks, and the fully connected end of the convolutional ones."""
 
 from dataclasses import dataclass
+from itertools import pairwise
 from math import prod
 from typing import Annotated
 
 from annotated_types import Ge, Lt, MinLen
 from torch import nn
 
-from alrun.models.network import Adapt, Network, fully_connected
+from alrun.models.network import Adapt, Network
 from alrun.pool import Moments
 
 
-@dataclass(frozen=True)
-class Linear:
-    """Softmax regression: the last layer alone, on the standardized input.
-
-    Attributes:
-        dropout: must be 0; there is no hidden layer to put dropout after.
-    """
-
-    dropout: Annotated[float, Ge(0), Lt(1)]
-    has_dropout = False
-
-    def __post_init__(self) -> None:
-        """Refuses dropout.
-
-        Raises:
-            ValueError: a rate above 0.
-        """
-        if self.dropout > 0:
-            raise ValueError(
-                f"dropout: a linear model has no hidden layer to put dropout after, got {self.dropout}; "
-                "use model.dropout=0 or another model"
-            )
-
-    def build(self, shape: tuple[int, ...], moments: Moments, classes: int) -> Network:
-        """A network of one linear layer."""
-        return Network(
-            Adapt(moments, None, None), nn.Identity(), nn.Identity(), nn.Linear(prod(shape), classes)
-        )
+def connected(width: int, hidden: list[int], *, batch_norm: bool, dropout: float) -> nn.Sequential:
+    """Hidden fully connected layers on `width` features: [BatchNorm,] Linear, ReLU [, Dropout] for each."""
+    layers: list[nn.Module] = []
+    for before, after in pairwise([width, *hidden]):
+        layers += [nn.BatchNorm1d(before)] if batch_norm else []
+        layers += [nn.Linear(before, after), nn.ReLU()]
+        layers += [nn.Dropout(dropout)] if dropout > 0 else []
+    return nn.Sequential(*layers)
 
 
 @dataclass(frozen=True)
 class Mlp:
-    """Hidden fully connected layers with ReLU, on the flattened input.
+    """Fully connected ReLU network on standardized, flattened items; `hidden` are the widths of its layers.
 
-    Source: S0 appendix A (checkerboard: 30, 30; MNIST: 100, 50 with BatchNorm before each).
+    Source: S0 (Kushnir and Venturi), appendix A, with hidden [100, 50] and BatchNorm before each hidden
+    layer; its Bayesian criterion adds dropout after each hidden layer. ReLU is not stated there.
     """
 
     hidden: Annotated[list[Annotated[int, Ge(1)]], MinLen(1)]
     batch_norm: bool
     dropout: Annotated[float, Ge(0), Lt(1)]
 
+    def __post_init__(self) -> None:
+        """Refuses a network without a hidden layer.
+
+        Raises:
+            ValueError: no hidden layer.
+        """
+        if not self.hidden:
+            raise ValueError("model.hidden needs at least one width, got []; choose model=linear instead")
+
     @property
     def has_dropout(self) -> bool:
-        """Whether a dropout layer follows each hidden layer."""
+        """Whether dropout is above 0."""
         return self.dropout > 0
 
     def build(self, shape: tuple[int, ...], moments: Moments, classes: int) -> Network:
-        """A network for items of any shape."""
-        body, width = fully_connected(prod(shape), self.hidden, self.batch_norm, self.dropout)
-        return Network(Adapt(moments, None, None), nn.Identity(), body, nn.Linear(width, classes))
+        """A fresh network for items of any shape."""
+        width = prod(shape)
+        body = connected(width, self.hidden, batch_norm=self.batch_norm, dropout=self.dropout)
+        head = nn.Linear(self.hidden[-1], classes)
+        return Network(Adapt(shape, moments, (width,)), nn.Identity(), body, head)

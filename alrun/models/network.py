@@ -1,131 +1,143 @@
-"""The form all networks share: adapt the stored items, frozen part, body, last linear layer."""
+"""The network every family builds: stored items in, logits out, with the last hidden layer in sight."""
 
-from typing import Protocol
+from math import prod
+from typing import Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Float32, Shaped
 from torch import Tensor, nn
 from torch.nn import functional
 
 from alrun.pool import Moments
 
-IMAGENET = Moments(*(torch.tensor(v).numpy() for v in ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])))
+CHANNELS = (1, 3, 4)
 
 
 class Adapt(nn.Module):
-    """Stored items on the network's scale: uint8 / 255, standardized, and for images channels and size.
+    """Stored batches on the network's scale and in its shape; holds no weights.
 
-    Images (b, h, w) become (b, 1, h, w); with `channels` = 3 one channel is repeated; with `side` they are
-    resized bilinearly. Without `channels` items are flattened to (b, d).
+    uint8 counts as value / 255, floats stay as they are. Images (h, w) or (c, h, w) are resized (bilinear,
+    antialiased) to the sides of `out`, one channel is repeated to the channels of `out`, and each channel is
+    standardized; other items are standardized feature by feature. An `out` of one axis flattens at the end.
     """
 
     mean: Tensor
     std: Tensor
 
-    def __init__(self, moments: Moments, channels: int | None, side: int | None) -> None:
-        super().__init__()
-        self.channels, self.side = channels, side
-        self.register_buffer("mean", torch.as_tensor(moments.mean).float().clone())
-        self.register_buffer("std", torch.as_tensor(moments.std).float().clone())
+    def __init__(self, shape: tuple[int, ...], moments: Moments, out: tuple[int, ...]) -> None:
+        """Shape of one stored item, the moments to standardize by, and the shape the network takes.
 
-    def forward(self, items: Tensor) -> Float[Tensor, "b ..."]:
-        """The network's input for a batch of stored items."""
-        x = items.float() / 255 if items.dtype == torch.uint8 else items.float()
-        if x.ndim == 3:
-            x = x[:, None]
-        if x.ndim == 2:
-            return (x - self.mean) / self.std
-        if self.channels == 3 and x.shape[1] == 1:
-            x = x.expand(-1, 3, -1, -1)
-        if x.ndim == 4:
-            x = (x - self.mean[:, None, None]) / self.std[:, None, None]
-        if self.channels is None:
-            return x.flatten(1)
-        if self.side is not None and x.shape[-2:] != (self.side, self.side):
-            x = functional.interpolate(x, (self.side, self.side), mode="bilinear", antialias=True)
-        return x
+        Raises:
+            ValueError: `out` cannot be made from `shape`, or the number of moments fits neither.
+        """
+        super().__init__()
+        self.stored = channels_first(shape) if is_image(shape) else (prod(shape),)
+        self.out = out
+        if len(out) != 3 and out != (prod(shape),):
+            raise ValueError(f"items of shape {shape} flatten to {(prod(shape),)}, not to {out}")
+        if len(out) == 3 and (len(self.stored) != 3 or self.stored[0] not in (1, out[0])):
+            raise ValueError(
+                f"the network takes images of {out[0]} channels, got items of shape {shape}; "
+                f"store images of 1 or {out[0]} channels, or choose model=mlp"
+            )
+        needed = {self.stored[0], out[0]} if len(out) == 3 else {self.stored[0]}
+        if len(moments.mean) not in needed or len(moments.std) != len(moments.mean):
+            raise ValueError(
+                f"items of shape {shape} need {' or '.join(map(str, sorted(needed)))} means and stds, "
+                f"got {len(moments.mean)} and {len(moments.std)}"
+            )
+        axes = (-1, 1, 1) if len(self.stored) == 3 else (-1,)
+        # Not part of the state: they belong to the data, and a checkpoint must not carry them elsewhere.
+        self.register_buffer("mean", torch.tensor(moments.mean).reshape(axes), persistent=False)
+        self.register_buffer("std", torch.tensor(moments.std).reshape(axes), persistent=False)
+
+    def forward(self, x: Shaped[Tensor, " b *stored"]) -> Float32[Tensor, " b *out"]:
+        """The batch as the network's first layer takes it."""
+        x = x.float() / 255 if x.dtype == torch.uint8 else x.float()
+        x = x.reshape(len(x), *self.stored)
+        if len(self.out) == 3:
+            if x.shape[2:] != self.out[1:]:
+                x = functional.interpolate(x, size=self.out[1:], mode="bilinear", antialias=True)
+            x = x.expand(-1, self.out[0], -1, -1)
+        return ((x - self.mean) / self.std).reshape(len(x), *self.out)
 
 
 class Network(nn.Module):
-    """`head(body(frozen(adapt(items))))`; `head` is the last linear layer.
+    """Four parts in a row: `adapt`, `frozen` (never trained; `nn.Identity` if nothing is), `body`, `head`."""
 
-    The frozen part (an nn.Identity where nothing is frozen) takes no gradient and stays in eval mode.
-    """
-
-    def __init__(self, adapt: nn.Module, frozen: nn.Module, body: nn.Module, head: nn.Linear) -> None:
+    def __init__(self, adapt: Adapt, frozen: nn.Module, body: nn.Module, head: nn.Linear) -> None:
         super().__init__()
-        self.adapt, self.frozen, self.body, self.head = adapt, frozen, body, head
-        self.frozen.requires_grad_(False).eval()
+        self.adapt = adapt
+        self.frozen = frozen.requires_grad_(False)
+        self.body = body
+        self.head = head
+        self.train()
 
     @property
     def is_frozen(self) -> bool:
-        """Whether a part is frozen, so that its outputs may be kept."""
+        """Whether some layers are never trained, so that `fixed` is worth keeping between epochs."""
         return not isinstance(self.frozen, nn.Identity)
 
-    def fixed(self, items: Tensor) -> Tensor:
-        """What the trainable part receives."""
-        with torch.no_grad():
-            return self.frozen(self.adapt(items))
-
-    def trainable(self, fixed: Tensor) -> Float[Tensor, "b c"]:
-        """Logits from the frozen part's outputs."""
-        return self.head(self.body(fixed))
-
-    def embed(self, items: Tensor) -> Float[Tensor, "b d"]:
-        """The input of the last linear layer."""
-        return self.body(self.fixed(items))
-
-    def forward(self, items: Tensor) -> Float[Tensor, "b c"]:
-        """Logits."""
-        return self.trainable(self.fixed(items))
-
     def train(self, mode: bool = True) -> "Network":
-        """Training mode for the trainable part alone."""
+        """Training or evaluation mode; the frozen part stays in evaluation mode."""
         super().train(mode)
         self.frozen.eval()
         return self
 
+    def fixed(self, x: Shaped[Tensor, " b *stored"]) -> Float[Tensor, " b *f"]:
+        """Outputs of the frozen part, without gradients; they depend on no trained weight and on no mode."""
+        with torch.no_grad():
+            return self.frozen(self.adapt(x))
 
+    def trainable(self, f: Float[Tensor, " b *f"]) -> Float[Tensor, "b c"]:
+        """Logits from outputs of `fixed`."""
+        return self.head(self.body(f))
+
+    def embed(self, x: Shaped[Tensor, " b *stored"]) -> Float[Tensor, "b d"]:
+        """The input of the last linear layer, d = `head.in_features`."""
+        return self.body(self.frozen(self.adapt(x)))
+
+    def forward(self, x: Shaped[Tensor, " b *stored"]) -> Float[Tensor, "b c"]:
+        """Logits."""
+        return self.head(self.embed(x))
+
+
+@runtime_checkable
 class Architecture(Protocol):
-    """Settings from which a network is built."""
+    """What a family of networks offers to a trainer."""
 
     @property
     def has_dropout(self) -> bool:
-        """Whether its networks have a dropout layer with a rate above 0."""
+        """Whether its networks draw dropout masks in training mode."""
         ...
 
     def build(self, shape: tuple[int, ...], moments: Moments, classes: int) -> Network:
-        """A network for items of this shape; its weights are drawn from torch's current generator."""
+        """A fresh network for items of this shape; its weights come from torch's current generator."""
         ...
 
 
-def fully_connected(
-    width: int, hidden: list[int], batch_norm: bool, dropout: float
-) -> tuple[nn.Sequential, int]:
-    """Hidden layers on inputs of `width` numbers, and the width of what comes out.
-
-    Each is [BatchNorm], linear, ReLU, [dropout]. Source: S0 appendix A: BatchNorm before each hidden fully
-    connected layer, dropout after it.
-    """
-    layers: list[nn.Module] = []
-    for out in hidden:
-        layers += [nn.BatchNorm1d(width)] if batch_norm else []
-        layers += [nn.Linear(width, out), nn.ReLU()]
-        layers += [nn.Dropout(dropout)] if dropout > 0 else []
-        width = out
-    return nn.Sequential(*layers), width
+def is_image(shape: tuple[int, ...]) -> bool:
+    """Whether one item of this shape is an image (h, w), or (c, h, w) with one, three or four channels."""
+    return len(shape) == 2 or (len(shape) == 3 and shape[0] in CHANNELS)
 
 
-def image_size(shape: tuple[int, ...], network: str) -> tuple[int, int]:
-    """Channels and the longer side of items of this shape.
+def channels_first(shape: tuple[int, ...]) -> tuple[int, int, int]:
+    """The shape (c, h, w) of an image stored as (h, w) or (c, h, w).
 
     Raises:
         ValueError: the items are no images.
     """
-    if len(shape) == 2:
-        return 1, max(shape)
-    if len(shape) == 3 and shape[0] in (1, 3):
-        return shape[0], max(shape[1:])
-    raise ValueError(
-        f"model: {network} reads images (h, w), (1, h, w) or (3, h, w), got items of shape {shape}; use model=mlp"
-    )
+    if not is_image(shape):
+        raise ValueError(
+            f"a convolutional model needs images (h, w) or (c, h, w) with c in {CHANNELS}, "
+            f"got items of shape {shape}; choose model=mlp or model=linear"
+        )
+    return (1, shape[0], shape[1]) if len(shape) == 2 else (shape[0], shape[1], shape[2])
+
+
+def enlarged(size: tuple[int, int], smallest: int) -> tuple[int, int]:
+    """Height and width, scaled up with their ratio kept where the shorter side is below `smallest`."""
+    shorter = min(size)
+    if shorter >= smallest:
+        return size
+    return (round(size[0] * smallest / shorter), round(size[1] * smallest / shorter))

@@ -1,93 +1,133 @@
-"""torchvision's networks as bodies: local or cached weights, frozen or not."""
+"""What the ImageNet families share: weights from a file, the stored images in color, the frozen part."""
 
+import pickle
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-from urllib.error import URLError
 
 import numpy as np
 import torch
-from torch import nn
-from torchvision.models import get_model, get_model_weights
+from torch import Tensor, nn
+from torchvision.models import WeightsEnum
 
-from alrun.models.network import IMAGENET, Adapt, Network
+from alrun.models.network import Adapt, Network, channels_first, enlarged
 from alrun.pool import Moments
 
 SMALLEST = 32
-HEADS = ("fc.", "classifier.")
+HEADS = ("classifier.", "fc.")
+COUNTER = "num_batches_tracked"
+SHOWN = 3
 
 
-def load(network: nn.Module, name: str, pretrained: bool | str) -> None:
-    """Puts weights into a torchvision network; its own classifier's are left out.
-
-    `pretrained` is False (nothing), True (torchvision's default ImageNet weights, cached or downloaded) or a
-    local state_dict file in torchvision's naming.
+def require_file(pretrained: bool | str) -> None:
+    """Refuses a weights file that is not there, before any work starts.
 
     Raises:
-        FileNotFoundError: no such file, or no cached weights and no network.
-        ValueError: a file that is no state_dict, or whose entries do not fit.
+        FileNotFoundError: `pretrained` names a file and it does not exist.
     """
-    if pretrained is False:
-        return
-    source = f"torchvision's weights for {name}" if pretrained is True else str(pretrained)
-    weights = _downloaded(name) if pretrained is True else _read(Path(str(pretrained)))
-    own = {key: value for key, value in network.state_dict().items() if not key.startswith(HEADS)}
-    wrong = [
-        key
-        for key, value in own.items()
-        if not key.endswith("num_batches_tracked") and getattr(weights.get(key), "shape", None) != value.shape
-    ]
-    if wrong:
-        raise ValueError(
-            f"model.pretrained: {source} does not fit {name}: {', '.join(wrong[:3])} missing or of another "
-            f"shape ({len(wrong)} in all); give a state_dict of torchvision.models.{name}"
-        )
-    network.load_state_dict({key: weights.get(key, value) for key, value in own.items()}, strict=False)
-
-
-def adapted(shape: tuple[int, ...], moments: Moments, side: int, pretrained: bool | str) -> Adapt:
-    """Three channels of `side` pixels, standardized as the weights were trained, or by the pool's moments."""
-    if pretrained is not False:
-        return Adapt(IMAGENET, 3, side)
-    three = Moments(*(np.broadcast_to(part, 3).copy() for part in moments)) if len(moments.mean) == 1 else moments
-    del shape
-    return Adapt(three, 3, side)
-
-
-def assembled(
-    adapt: Adapt, convolutions: nn.Module, hidden: tuple[nn.Module, int], classes: int, freeze: bool
-) -> Network:
-    """Convolutions (frozen or trainable), hidden layers and their width, and a last linear layer."""
-    layers, width = hidden
-    head = nn.Linear(width, classes)
-    if freeze:
-        return Network(adapt, convolutions, layers, head)
-    return Network(adapt, nn.Identity(), nn.Sequential(convolutions, layers), head)
-
-
-def _read(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        raise FileNotFoundError(f"model.pretrained: no file {path}; give a state_dict file, true or false")
-    try:
-        weights = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, OSError, EOFError, ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"model.pretrained: {path} is no weights file ({type(error).__name__})") from None
-    except Exception as error:
-        # torch.load raises the pickle module's own errors for foreign or unsafe content
-        if type(error).__name__ != "UnpicklingError":
-            raise
-        raise ValueError(f"model.pretrained: {path} is no plain weights file; pickled objects are refused") from None
-    if not isinstance(weights, dict):
-        raise ValueError(f"model.pretrained: {path} holds a {type(weights).__name__}, not a state_dict")
-    return weights
-
-
-def _downloaded(name: str) -> dict[str, Any]:
-    weights = get_model_weights(name).DEFAULT
-    try:
-        return dict(get_model(name, weights=weights).state_dict())
-    except (URLError, OSError) as error:
-        place = Path(torch.hub.get_dir()) / "checkpoints" / weights.url.rsplit("/", 1)[1]
+    if isinstance(pretrained, str) and not Path(pretrained).expanduser().is_file():
         raise FileNotFoundError(
-            f"model.pretrained: no cached weights and no download ({error}); put torchvision's file at {place} "
-            "or give model.pretrained=<file>"
-        ) from None
+            f"model.pretrained names a weights file that does not exist: {pretrained}; "
+            "give the path of a state_dict in torchvision's naming, or model.pretrained=false"
+        )
+
+
+def color(
+    shape: tuple[int, ...], moments: Moments, size: tuple[int, int], weights: WeightsEnum | None
+) -> Adapt:
+    """Stored images as three channels of this size, one gray channel repeated.
+
+    Standardized by the mean and std of torchvision's weights, which want inputs in [0, 1], or else by the
+    pool's moments.
+    """
+    if weights is None:
+        return Adapt(shape, moments, (3, *size))
+    preset = weights.transforms()
+    own = Moments(np.array(preset.mean, np.float32), np.array(preset.std, np.float32))
+    return Adapt(shape, own, (3, *size))
+
+
+def size_for(shape: tuple[int, ...], image_size: int | None) -> tuple[int, int]:
+    """Height and width the network gets: `image_size` squared, or the stored size, at least 32 a side."""
+    _, height, width = channels_first(shape)
+    return (image_size, image_size) if image_size is not None else enlarged((height, width), SMALLEST)
+
+
+def joined(
+    adapt: Adapt, convolution: nn.Module, rest: nn.Module, head: nn.Linear, *, freeze: bool
+) -> Network:
+    """The network of these parts, its convolutional part frozen or trained."""
+    if freeze:
+        return Network(adapt, convolution, rest, head)
+    return Network(adapt, nn.Identity(), nn.Sequential(convolution, rest), head)
+
+
+def load_weights(module: nn.Module, pretrained: bool | str, default: WeightsEnum, prefix: str) -> None:
+    """Fills the module from a state_dict in torchvision's naming, where its entries begin with `prefix`.
+
+    Entries of the classifying end are ignored; any other that is missing, left over (a deeper network's) or
+    of another shape is refused. `pretrained` is a file, or True for `default`, which torch's cache holds or
+    which is downloaded into it.
+
+    Raises:
+        FileNotFoundError: there is no such file, or it can neither be found in the cache nor downloaded.
+        ValueError: the file is no state_dict, or one of another network.
+    """
+    require_file(pretrained)
+    path = Path(pretrained).expanduser() if isinstance(pretrained, str) else _cached(default)
+    state = {name: value for name, value in _read(path).items() if not name.startswith(HEADS)}
+    wanted = {prefix + name: value for name, value in module.state_dict().items()}
+    # Files older than torch 0.4.1 do not count batches, and a fixed momentum does not need it.
+    state = {name: value for name, value in wanted.items() if name.endswith(COUNTER)} | state
+    wrong = [f"missing {name}" for name in wanted if name not in state]
+    wrong += [
+        f"{name} is {tuple(state[name].shape)}, not {tuple(value.shape)}"
+        for name, value in wanted.items()
+        if name in state and state[name].shape != value.shape
+    ]
+    wrong += [f"left over {name}" for name in state if name not in wanted]
+    if wrong:
+        more = f" and {len(wrong) - SHOWN} more" if len(wrong) > SHOWN else ""
+        raise ValueError(
+            f"weights file {path} does not fit {type(default).__name__.removesuffix('_Weights')}: "
+            f"{'; '.join(wrong[:SHOWN])}{more}; give torchvision's state_dict of this architecture"
+        )
+    module.load_state_dict({name.removeprefix(prefix): state[name] for name in wanted})
+
+
+def _read(path: Path) -> Mapping[str, Tensor]:
+    """The state_dict in a file, on the CPU; nothing in it is executed."""
+    try:
+        state: Any = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, LookupError, OSError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ValueError(
+            f"weights file {path} must be a state_dict saved by torch.save, but cannot be read as one "
+            f"({reason}); save it with torch.save(network.state_dict(), path)"
+        ) from error
+    if not isinstance(state, Mapping) or not all(
+        isinstance(name, str) and isinstance(value, Tensor) for name, value in state.items()
+    ):
+        raise ValueError(
+            f"weights file {path} must hold a state_dict (names to tensors), got {type(state).__name__}; "
+            "save it with torch.save(network.state_dict(), path)"
+        )
+    return state
+
+
+def _cached(weights: WeightsEnum) -> Path:
+    """The file of torchvision's weights in torch's cache, downloaded if it is not there yet."""
+    name = weights.url.rsplit("/", 1)[1]
+    path = Path(torch.hub.get_dir()) / "checkpoints" / name
+    if path.is_file():
+        return path
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        begins = Path(name).stem.rsplit("-", 1)[1]
+        torch.hub.download_url_to_file(weights.url, str(path), hash_prefix=begins, progress=False)
+    except (OSError, RuntimeError) as error:
+        raise FileNotFoundError(
+            f"model.pretrained=true needs {name} and it could not be downloaded ({error}); "
+            f"put {weights.url} into {path.parent}, or give model.pretrained=<file>"
+        ) from error
+    return path

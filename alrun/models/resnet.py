@@ -1,28 +1,36 @@
-"""Residual networks, with a stem for small images."""
+"""Residual networks."""
 
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from annotated_types import Ge, Lt
 from torch import nn
-from torchvision.models import get_model
+from torchvision import models
 
-from alrun.models.network import Network, image_size
-from alrun.models.pretrained import SMALLEST, adapted, assembled, load
+from alrun.models.network import Network
+from alrun.models.pretrained import color, joined, load_weights, require_file, size_for
 from alrun.pool import Moments
+
+SMALL_SIDE = 64
+
+BUILDERS = {18: models.resnet18, 34: models.resnet34, 50: models.resnet50}
+WEIGHTS = {
+    18: models.ResNet18_Weights.DEFAULT,
+    34: models.ResNet34_Weights.DEFAULT,
+    50: models.ResNet50_Weights.DEFAULT,
+}
 
 
 @dataclass(frozen=True)
 class Resnet:
-    """torchvision's ResNet; its last layer's input is the average-pooled feature map.
+    """torchvision's residual network of this depth, dropout (if any) before the last layer.
 
-    Attributes:
-        stem: `small` is a 3x3 convolution of stride 1 without max-pooling, `imagenet` the original; `auto` is
-            small for images up to 64 pixels a side without pretrained weights.
-        dropout: rate of a dropout layer before the last linear layer (there is no hidden one).
-        pretrained: false, true (ImageNet, from torchvision's cache or download) or a local weights file.
-        freeze: the convolutions are not trained and their outputs kept.
-        image_size: side in pixels to which images are resized; null keeps it, at least 32.
+    `stem`: `imagenet` begins with a 7x7 convolution of stride 2 and a max-pool, `small` with a 3x3
+    convolution of stride 1 alone, `auto` takes `small` for sides up to 64 without pretrained weights.
+    `pretrained` is false, true (torchvision's ImageNet weights) or the path of a state_dict; `freeze` leaves
+    all but the last layer as it starts; `image_size` in pixels, null for the stored size, at least 32.
+
+    Source: He et al. 2016, table 1; the small stem as in its section 4.2 (CIFAR-10).
     """
 
     depth: Literal[18, 34, 50]
@@ -30,35 +38,45 @@ class Resnet:
     dropout: Annotated[float, Ge(0), Lt(1)]
     pretrained: bool | str
     freeze: bool
-    image_size: Annotated[int, Ge(SMALLEST)] | None
+    image_size: Annotated[int, Ge(1)] | None
 
     def __post_init__(self) -> None:
-        """Refuses weights that have no place.
+        """Refuses settings that do not fit together.
 
         Raises:
-            ValueError: the small stem with pretrained weights, whose first layer is 7x7.
+            ValueError: a small stem with pretrained weights, which have the large one.
+            FileNotFoundError: `pretrained` names a file that does not exist.
         """
-        if self.stem == "small" and self.pretrained is not False:
-            raise ValueError("stem: pretrained weights have the imagenet stem, got small; use model.stem=auto")
+        if self.stem == "small" and self.pretrained:
+            raise ValueError(
+                "model.stem=small has a first layer that pretrained weights do not hold, got "
+                f"model.pretrained={self.pretrained}; set model.stem=imagenet or model.pretrained=false"
+            )
+        require_file(self.pretrained)
 
     @property
     def has_dropout(self) -> bool:
-        """Whether a dropout layer stands before the last layer."""
+        """Whether dropout is above 0."""
         return self.dropout > 0
 
     def build(self, shape: tuple[int, ...], moments: Moments, classes: int) -> Network:
-        """A network for images of any size."""
-        _, stored = image_size(shape, "resnet")
-        side = self.image_size or max(stored, SMALLEST)
-        name = f"resnet{self.depth}"
-        whole = get_model(name, weights=None)
-        if self.stem == "small" or (self.stem == "auto" and side <= 64 and self.pretrained is False):
-            whole.conv1 = nn.Conv2d(3, 64, 3, padding=1, bias=False)
-            nn.init.kaiming_normal_(whole.conv1.weight, mode="fan_out", nonlinearity="relu")
-            whole.maxpool = nn.Identity()
-        load(whole, name, self.pretrained)
-        width = whole.fc.in_features
-        whole.fc = nn.Identity()
-        hidden = nn.Dropout(self.dropout) if self.dropout > 0 else nn.Identity()
-        adapt = adapted(shape, moments, side, self.pretrained)
-        return assembled(adapt, whole, (hidden, width), classes, self.freeze)
+        """A fresh network for gray or RGB images.
+
+        Raises:
+            ValueError: the items are no such images, or the weights file does not fit.
+            FileNotFoundError: the weights file is not there.
+        """
+        weights = WEIGHTS[self.depth]
+        size = size_for(shape, self.image_size)
+        adapt = color(shape, moments, size, weights if self.pretrained else None)
+        convolution = BUILDERS[self.depth](weights=None)
+        width = convolution.fc.in_features
+        convolution.fc = nn.Identity()  # type: ignore[assignment]
+        if self.stem == "small" or (self.stem == "auto" and not self.pretrained and max(size) <= SMALL_SIDE):
+            convolution.conv1 = nn.Conv2d(3, 64, 3, padding=1, bias=False)
+            nn.init.kaiming_normal_(convolution.conv1.weight, mode="fan_out", nonlinearity="relu")
+            convolution.maxpool = nn.Identity()  # type: ignore[assignment]
+        if self.pretrained:
+            load_weights(convolution, self.pretrained, weights, prefix="")
+        rest = nn.Sequential(*([nn.Dropout(self.dropout)] if self.dropout > 0 else []))
+        return joined(adapt, convolution, rest, nn.Linear(width, classes), freeze=self.freeze)

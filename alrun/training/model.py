@@ -36,7 +36,9 @@ class Model:
 
     def predict(self, rows: Int64[ndarray, " b"]) -> Float32[ndarray, "b c"]:
         """Class probabilities; each row sums to one."""
-        return self._each(rows, self.network.head.out_features, lambda x: self.network.trainable(x).softmax(1))
+        return self._each(
+            rows, self.network.head.out_features, lambda x: self.network.trainable(x).softmax(1)
+        )
 
     def embed(self, rows: Int64[ndarray, " b"]) -> Float32[ndarray, "b d"]:
         """Inputs of the last linear layer."""
@@ -100,7 +102,7 @@ def _frozen_outputs(network: Network, inputs: Inputs) -> Tensor:
 def _frozen_digest(network: Network) -> str:
     digest = hashlib.sha256()
     for module in (network.adapt, network.frozen):
-        for name, value in module.state_dict().items():
+        for name, value in [*module.named_parameters(), *module.named_buffers()]:
             digest.update(name.encode())
             digest.update(value.detach().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()

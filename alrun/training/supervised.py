@@ -121,7 +121,9 @@ class _Fit:
         self.settings, self.network, self.device = settings, network, pool.inputs.device
         self.optimizer = settings._optimizer(network)
         self.criterion = nn.CrossEntropyLoss() if settings.loss == "cross_entropy" else nn.MultiMarginLoss()
-        self.norms = [module for module in network.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+        self.norms = [
+            module for module in network.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)
+        ]
         self.train = _Items(settings, network, pool, rows)
         self.held = _Items(settings, network, pool, held) if len(held) else None
         self.state: dict[str, Any] = {"epoch": 0, "images": 0, "loss": math.nan}
