@@ -37,6 +37,8 @@ class Budget:
     @property
     def batches(self) -> list[int]:
         """Labels bought in rounds 1, 2, ..."""
+        if self.initial == "all":
+            return []
         return list(self.sizes) if self.sizes is not None else [self.per_round] * self.rounds
 
     def plan(self, pool_size: int) -> list[int]:
@@ -48,7 +50,7 @@ class Budget:
         first = pool_size if self.initial == "all" else self.initial
         if self.initial_rows is not None:
             first = len(_read_rows(Path(self.initial_rows)))
-        batches = [] if self.initial == "all" else self.batches
+        batches = self.batches
         if (wanted := first + sum(batches)) > pool_size:
             raise ValueError(
                 f"budget: wants {wanted} labels ({first} first, then {sum(batches)} in {len(batches)} rounds) "

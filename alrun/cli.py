@@ -54,7 +54,7 @@ def _stop_at_mistakes(asked: Any) -> None:
 @hydra.main(version_base="1.3", config_path="conf", config_name="config")
 def _job(config: DictConfig) -> None:
     """One run. Bad input ends a single run with one line and exit code 2; in a sweep the others go on."""
-    from alrun.state import Busy
+    from alrun.state import BusyError
 
     logging.getLogger("alrun").setLevel(logging.INFO)
     try:
@@ -63,7 +63,7 @@ def _job(config: DictConfig) -> None:
         if HydraConfig.get().mode == RunMode.MULTIRUN:
             raise
         print(f"{error}" if isinstance(error, ConfigError) else f"alrun: {error}", file=sys.stderr)  # noqa: T201
-        sys.exit(BUSY if isinstance(error, Busy) else BAD_SETTINGS)
+        sys.exit(BUSY if isinstance(error, BusyError) else BAD_SETTINGS)
 
 
 def _run(config: DictConfig) -> None:

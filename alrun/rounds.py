@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -32,6 +32,7 @@ class Batch:
     notes: Mapping[str, float] = field(default_factory=dict)
 
 
+@runtime_checkable
 class Strategy(Protocol):
     """Chooses what to label.
 

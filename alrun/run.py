@@ -5,7 +5,7 @@ import resource
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal, Protocol
+from typing import Annotated, Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -60,8 +60,13 @@ class Experiment:
         return self.seeds.stream(self.seed, branch, *names)
 
 
+@runtime_checkable
 class Screen(Protocol):
     """Who watches a run."""
+
+    def already(self, folder: Path) -> None:
+        """The run in this folder is finished; nothing is left to do."""
+        ...
 
     def begin(self, rounds: int, done: int) -> None:
         """`done` of `rounds` fits are over already."""
@@ -83,6 +88,9 @@ def run(experiment: Experiment, folder: RunFolder, settings: Mapping[str, Any], 
         ConfigError, ValueError, OSError: bad input; before the run folder is touched wherever it can be known.
     """
     folder.same_settings(settings)
+    if (whole := folder.finished(len(experiment.budget.batches))) is not None:
+        screen.already(folder.path)
+        return whole
     device = chosen_device(experiment.device)
     data = experiment.dataset.load(Path(experiment.data_dir), experiment.stream("split"))
     plan = experiment.budget.plan(len(data.labels))
@@ -101,6 +109,7 @@ def run(experiment: Experiment, folder: RunFolder, settings: Mapping[str, Any], 
         draw_run(folder.figures / "accuracy.png", saved.records, settings["choices"])
         if experiment.tracker is not None:
             experiment.tracker.sync(folder.path, settings, finished=True)
+        folder.finish()
     return saved
 
 

@@ -1,6 +1,7 @@
 """What a person watches: bars while a run goes on, a short table at its end."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self
 
@@ -36,6 +37,10 @@ class Bars:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._bars.stop()
+
+    def already(self, folder: Path) -> None:
+        """Says that a run is finished already."""
+        self._bars.console.print(f"finished already: {folder}", soft_wrap=True, highlight=False)
 
     def begin(self, rounds: int, done: int) -> None:
         """Shows how many rounds there are and how many are over."""

@@ -29,7 +29,7 @@ FIRST_COLUMNS = (
 SELECTION_COLUMNS = ["round", "rank", "row", "label", "score"]
 
 
-class Busy(ConfigError):
+class BusyError(ConfigError):
     """Another process is at work in the run folder."""
 
 
@@ -67,7 +67,7 @@ class RunFolder:
 
         Raises:
             ConfigError: it cannot be written, or its settings are not the ones it was made with.
-            Busy: another process holds it.
+            BusyError: another process holds it.
         """
         try:
             self._checkpoint.parent.mkdir(parents=True, exist_ok=True)
@@ -75,7 +75,7 @@ class RunFolder:
             lock = FileLock(self.path / ".lock")
             lock.acquire(blocking=False)
         except Timeout:
-            raise Busy(
+            raise BusyError(
                 [f"output_dir: another process is at work in {self.path}; wait for it or stop it"]
             ) from None
         except OSError as error:
@@ -111,6 +111,17 @@ class RunFolder:
             raise ConfigError(
                 [f"{line}; the run's settings were changed by hand: {remedy}" for line in changed]
             )
+
+    def finished(self, last: int) -> Saved | None:
+        """The whole run, if round `last` and all that follows it are done."""
+        if not (self.path / "checkpoint" / "finished").exists():
+            return None
+        saved = self.load()
+        return saved if saved.round == last else None
+
+    def finish(self) -> None:
+        """Marks the run as finished: figures are drawn, too."""
+        write_text(self.path / "checkpoint" / "finished", "")
 
     def load(self) -> Saved:
         """The last whole round; a fresh start if there is none.

@@ -6,7 +6,7 @@ import sqlite3
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from filelock import FileLock
 
@@ -42,6 +42,7 @@ GROUPED = (
 )
 
 
+@runtime_checkable
 class Tracker(Protocol):
     """Receives a run's records; losing it never loses the run."""
 

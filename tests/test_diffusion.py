@@ -202,7 +202,7 @@ def of_class(case):
 
 
 def slowly(case, at, size, query, score, clamp):
-    """Algorithm 1 as it is printed: every mini-query diffuses dense matrices from the start and sorts all rows."""
+    """Algorithm 1 as printed: every mini-query diffuses dense matrices from the start and sorts all rows."""
     M, W = transition(at.weights).toarray(), at.weights.toarray()
     start, clamped, steps = at.start.copy(), at.labeled.copy(), query.steps
     picks, scores, explored, first = [], [], [], None

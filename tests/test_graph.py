@@ -1,5 +1,5 @@
-import time
 from itertools import pairwise
+from pathlib import Path
 
 import faiss
 import numpy as np
@@ -8,9 +8,12 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from scipy.spatial.distance import cdist
 
+from alrun.graph import knn as module
 from alrun.graph import uncertainty
 from alrun.graph.kernels import affinity, components, hub_free, transition
 from alrun.graph.knn import Graph, Knn
+
+CONF = Path(__file__).parent.parent / "conf" / "graph"
 
 
 def knn(k, metric="sqeuclidean", symmetrize="none"):
@@ -27,9 +30,9 @@ def by_definition(points, k):
 
 def crowd(kind, n=600):
     rng = np.random.default_rng(1)
-    centers = rng.normal(size=(5, 64))
+    centers = rng.normal(size=(10, 64))
     centers /= np.linalg.norm(centers, axis=1, keepdims=True)
-    inside = rng.normal(size=(n, 64)) / 8
+    inside = rng.normal(size=(2000, 64)) / 8
     points = {
         "plain": rng.normal(size=(n, 7)),
         "integers": rng.integers(0, 3, (n, 3)),
@@ -39,8 +42,8 @@ def crowd(kind, n=600):
         "signs of zero": np.where(rng.random((n, 2)) < 0.5, 0.0, -0.0),
         "an outlier": np.vstack([np.full((1, 5), 1e8), rng.normal(size=(n - 1, 5))]),
         "far from the origin": rng.normal(size=(n, 5)) + 1e4,
-        # FAISS takes distances from inner products, of which rounding leaves nothing here.
-        "tight clusters": 100 * centers[rng.integers(5, size=n)] + 0.1 * inside,
+        # FAISS takes the distances of many rows from inner products, and rounding leaves little of them here.
+        "tight clusters": 100 * centers[rng.integers(10, size=2000)] + 0.1 * inside,
     }[kind]
     return points.astype(np.float32)
 
@@ -138,7 +141,7 @@ def test_cosine_distance_is_one_minus_the_cosine():
 
 def test_cosine_does_not_see_the_length_of_rows():
     points = crowd("plain")
-    lengths = np.float32(2.0) ** np.random.default_rng(0).integers(-60, 40, (600, 1))
+    lengths = (2.0 ** np.random.default_rng(0).integers(-60, 40, (600, 1))).astype(np.float32)
     plain, stretched = knn(5, "cosine").build(points), knn(5, "cosine").build(points * lengths)
     assert (plain.neighbors == stretched.neighbors).all()
 
@@ -153,13 +156,16 @@ def test_a_zero_row_is_orthogonal_to_all_but_zero_rows():
 
 
 def test_the_settings_of_the_group_build_a_graph():
-    assert instantiate(OmegaConf.load("conf/graph/knn.yaml")) == knn(10)
+    assert instantiate(OmegaConf.load(CONF / "knn.yaml")) == knn(10)
 
 
-def test_a_large_graph_is_built_in_bounded_blocks_and_time():
-    began = time.process_time()
-    assert len(knn(10).build(np.random.default_rng(0).normal(size=(4000, 16)).astype(np.float32))) == 4000
-    assert time.process_time() - began < 5
+@pytest.mark.parametrize("kind", ["plain", "integers", "crowds and singles", "tight clusters"])
+def test_the_size_of_blocks_changes_nothing(kind, monkeypatch):
+    whole = knn(6).build(crowd(kind))
+    monkeypatch.setattr(module, "BLOCK_BYTES", 20_000)
+    cut = knn(6).build(crowd(kind))
+    assert (cut.neighbors == whole.neighbors).all()
+    assert (cut.distances == whole.distances).all()
 
 
 @pytest.mark.parametrize("kind", ["plain", "some duplicates", "crowds and singles"])

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from alrun.config import ConfigError
-from alrun.state import Busy, RunFolder, Saved, atomic, read_records
+from alrun.state import BusyError, RunFolder, Saved, atomic, read_records
 
 SETTINGS = {"seed": 0, "budget": {"rounds": 3}, "device": "cpu", "choices": {"strategy": "margin"}}
 
@@ -56,7 +56,7 @@ def test_a_second_process_is_told_that_the_folder_is_busy(tmp_path):
     other.start()
     try:
         assert started.wait(60)
-        with pytest.raises(Busy, match="another process"), RunFolder(tmp_path / "run").opened(SETTINGS, {}):
+        with pytest.raises(BusyError, match="another process"), RunFolder(tmp_path / "run").opened(SETTINGS, {}):
             pass
     finally:
         other.kill()

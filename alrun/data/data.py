@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Int64
@@ -73,6 +73,7 @@ class Data:
         return _digest(self.labels, self.test_labels)
 
 
+@runtime_checkable
 class Dataset(Protocol):
     """A source of data; its fields are the settings of the group `dataset`."""
 

@@ -1,7 +1,7 @@
 """What a featurizer is."""
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float32
@@ -12,6 +12,8 @@ from alrun.pool import Inputs
 Embed = Callable[[ndarray], ndarray]
 
 
+@runtime_checkable
+@runtime_checkable
 class Featurizer(Protocol):
     """Gives one feature vector a pool row."""
 

@@ -1,6 +1,7 @@
 """Features that need no network of their own: the model's last hidden layer, pixels, principal components."""
 
 from dataclasses import dataclass
+from math import prod
 from typing import Annotated
 
 import numpy as np
@@ -13,6 +14,7 @@ from alrun.features.featurizer import Embed
 from alrun.pool import Inputs
 
 WHOLE_BYTES = 2**30
+BLOCK_ROWS = 1024
 
 
 @dataclass(frozen=True)
@@ -34,35 +36,71 @@ class Pixels:
     depends_on_model = False
 
     def make(self, inputs: Inputs, embed: Embed, rng: np.random.Generator) -> Float32[ndarray, "n d"]:
-        """The inputs themselves."""
+        """The inputs themselves.
+
+        Raises:
+            ValueError: NaN or an infinite number among them.
+        """
         del embed, rng
-        return np.concatenate([inputs.pixels(rows) for rows in inputs.blocks()])
+        out = np.empty((len(inputs), prod(inputs.shape)), np.float32)
+        for rows in inputs.blocks():
+            out[rows] = _finite_pixels(inputs, rows)
+        return out
 
 
 @dataclass(frozen=True)
 class Pca:
     """Leading principal components of the pixels, at most as many as there are items and pixels.
 
-    Up to 1 GiB of pixels scikit-learn's randomized solver sees all at once, beyond that its incremental one
-    reads block by block. Signs are fixed by the solver's own rule.
+    Up to 1 GiB of float32 pixels scikit-learn's PCA sees all at once (randomized where that pays); beyond,
+    its incremental PCA, an approximation, reads block by block. No float64 copy of the inputs is made.
+    Signs: the largest weight of each component is positive.
     """
 
     components: Annotated[int, Ge(1)]
     depends_on_model = False
 
     def make(self, inputs: Inputs, embed: Embed, rng: np.random.Generator) -> Float32[ndarray, "n k"]:
-        """Projections of all inputs."""
-        del embed
-        width = int(np.prod(inputs.shape))
+        """Projections of all inputs, the widest component first.
+
+        Raises:
+            ValueError: NaN or an infinite number among the inputs.
+        """
+        width = prod(inputs.shape)
         count = min(self.components, len(inputs), width)
-        if 4 * width * len(inputs) <= WHOLE_BYTES:
-            pixels = np.concatenate([inputs.pixels(rows) for rows in inputs.blocks()])
-            solver = "full" if count > 0.8 * min(pixels.shape) else "randomized"
-            fitted = PCA(count, svd_solver=solver, random_state=int(rng.integers(2**31)))
-            return fitted.fit_transform(pixels).astype(np.float32)
-        fitted = IncrementalPCA(count)
-        each = max(5 * count, 4096)
-        blocks = np.array_split(np.arange(len(inputs)), max(1, len(inputs) // each))
-        for rows in blocks:
-            fitted.partial_fit(inputs.pixels(rows))
-        return np.concatenate([fitted.transform(inputs.pixels(rows)).astype(np.float32) for rows in blocks])
+        seed = int(rng.integers(2**31))
+        # constant or single items have no variance to take shares of
+        with np.errstate(invalid="ignore", divide="ignore"):
+            if 4 * width * len(inputs) > WHOLE_BYTES:
+                return _in_blocks(inputs, count)
+            fitted = PCA(count, copy=False, svd_solver="auto", random_state=seed)
+            projected = fitted.fit_transform(Pixels().make(inputs, embed, rng))
+        return projected.astype(np.float32) * _signs(np.asarray(fitted.components_))
+
+
+def _in_blocks(inputs: Inputs, count: int) -> Float32[ndarray, "n k"]:
+    fitted = IncrementalPCA(count)
+    # never fewer rows than components, as partial_fit demands
+    blocks = np.array_split(np.arange(len(inputs)), max(1, len(inputs) // max(count, BLOCK_ROWS)))
+    for rows in blocks:
+        fitted.partial_fit(_finite_pixels(inputs, rows), check_input=False)
+    signs = _signs(np.asarray(fitted.components_))
+    out = np.empty((len(inputs), count), np.float32)
+    for rows in blocks:
+        out[rows] = fitted.transform(inputs.pixels(rows)) * signs
+    return out
+
+
+def _signs(components: ndarray) -> Float32[ndarray, " k"]:
+    largest = np.abs(components).argmax(axis=1)
+    return np.where(components[np.arange(len(components)), largest] < 0, -1, 1).astype(np.float32)
+
+
+def _finite_pixels(inputs: Inputs, rows: ndarray) -> Float32[ndarray, "b d"]:
+    pixels = inputs.pixels(rows)
+    finite = np.isfinite(pixels).all(axis=1)
+    if not finite.all():
+        raise ValueError(
+            f"features need finite inputs, got NaN or inf in row {rows[~finite][0]}; clean the data set"
+        )
+    return pixels

@@ -86,8 +86,6 @@ def nearest(points: Float32[ndarray, "n d"], k: int) -> tuple[Int64[ndarray, "n 
         return np.empty((len(points), 0), np.int64), np.empty((len(points), 0), np.float32)
     neighbors, distances, certain = _among_candidates(points, k)
     if not certain.all():
-        rows, near = _among_equals(points, k)
-        neighbors[rows], distances[rows], certain[rows] = near, 0, True
         rows = np.flatnonzero(~certain)
         neighbors[rows], distances[rows] = _among_all(points, rows, k)
     return neighbors, distances
@@ -119,38 +117,31 @@ def _among_candidates(
     return neighbors, distances, (edge[:, -1] > last + _rounding(sizes, last, d, np.float32)) | (width == n)
 
 
-def _among_equals(points: ndarray, k: int) -> tuple[Int64[ndarray, " r"], Int64[ndarray, "r k"]]:
-    """Rows that equal k others or more, and the k smallest of these.
-
-    Without it a pool of duplicates would be compared with itself pair by pair.
-    """
-    _, group, count = np.unique(points, axis=0, return_inverse=True, return_counts=True)
-    rows, near = [np.empty(0, np.int64)], [np.empty((0, k), np.int64)]
-    for crowd in np.flatnonzero(count > k):
-        members = np.flatnonzero(group.ravel() == crowd)
-        first = members[: k + 1]
-        own = np.tile(first[:k], (len(members), 1))
-        own[:k] = [np.delete(first, place) for place in range(k)]
-        rows.append(members)
-        near.append(own)
-    return np.concatenate(rows), np.concatenate(near)
+def _first_equals(points: Float32[ndarray, "n d"], k: int) -> Int64[ndarray, " m"]:
+    """The k + 1 smallest of each set of equal rows, sorted: no other row can be among k nearest ones."""
+    _, group = np.unique(points, axis=0, return_inverse=True)
+    order = np.argsort(group.ravel(), kind="stable")
+    sets = group.ravel()[order]
+    rank = np.arange(len(sets)) - np.searchsorted(sets, sets)
+    return np.sort(order[rank <= k])
 
 
 def _among_all(
     points: ndarray, rows: Int64[ndarray, " r"], k: int
 ) -> tuple[Int64[ndarray, "r k"], Float32[ndarray, "r k"]]:
     """Neighbors among all rows: whatever float64 inner products leave in doubt is compared exactly."""
+    others = _first_equals(points, k)
     wide = _centered(points)
-    sizes = np.einsum("nd,nd->n", wide, wide)
+    sizes, partners = np.einsum("nd,nd->n", wide, wide), wide[others].T
     neighbors, distances = [], []
-    for block in _blocks(rows, 8 * len(points)):
-        gaps = sizes[block][:, None] + sizes - 2 * wide[block] @ wide.T
-        gaps[np.arange(len(block)), block] = np.inf
+    for block in _blocks(rows, 8 * len(others)):
+        gaps = sizes[block][:, None] + sizes[others] - 2 * wide[block] @ partners
+        gaps[block[:, None] == others] = np.inf
         last = np.maximum(np.partition(gaps, k - 1, axis=1)[:, k - 1], 0)
         # What rounds to the same float32 as the k-th distance ties with it.
         reach = last * (1 + 2.0**-22) + 4 * _rounding(sizes[block], last, points.shape[1], np.float64)
         for row, gap, bound in zip(block, gaps, reach, strict=True):
-            near = np.flatnonzero(gap <= bound)
+            near = others[gap <= bound]
             exact = _distances(points[row], points[near])
             order = np.lexsort((near, exact))[:k]
             neighbors.append(near[order])

@@ -32,4 +32,6 @@ def margin(shares: Float64[ndarray, "b c"]) -> Float64[ndarray, " b"]:
 
 def negative_entropy(shares: Float64[ndarray, "b c"]) -> Float64[ndarray, " b"]:
     """sum_c p_c log p_c of rows in the simplex, 0 log 0 = 0, in [-log C, 0]."""
+    # The incremental update can leave a share of 0 at -1e-17.
+    shares = np.maximum(shares, 0.0)
     return xlogy(shares, shares).sum(axis=1)

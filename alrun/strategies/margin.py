@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 
 from alrun.rounds import Batch, Round
-from alrun.strategies.uncertainty import margin as uncertainty
 from alrun.strategies.uncertainty import largest
+from alrun.strategies.uncertainty import margin as uncertainty
 
 
 @dataclass(frozen=True)

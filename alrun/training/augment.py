@@ -8,7 +8,10 @@ from torch.nn import functional
 def augmented(images: Tensor, crop: int, flip: bool) -> Tensor:
     """Images (b, h, w) or (b, c, h, w): cropped from a zero border of `crop` pixels, then mirrored by chance.
 
-    Draws from torch's current generator. Raises ValueError for items that are no images.
+    Border pixels are stored zeros, black for uint8. Draws from torch's current generator.
+
+    Raises:
+        ValueError: the items are no images.
     """
     if images.ndim not in (3, 4):
         raise ValueError(

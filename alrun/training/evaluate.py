@@ -12,7 +12,15 @@ MANY_CLASSES = 10
 
 
 def evaluate(model: Model, labels: Int64[ndarray, " m"]) -> dict[str, float]:
-    """Accuracy, negative log-likelihood (nats), expected calibration error; top-5 accuracy beyond ten classes."""
+    """Accuracy, nll (nats) and ece of a model on all its inputs, top5_accuracy beyond ten classes.
+
+    Of equal probabilities the smaller class counts first.
+
+    Raises:
+        ValueError: another number of labels than of inputs.
+    """
+    if len(labels) != len(model.inputs):
+        raise ValueError(f"evaluation needs a label an item, got {len(labels)} for {len(model.inputs)} items")
     probabilities = model.predict(np.arange(len(labels)))
     result = {
         "accuracy": float((probabilities.argmax(axis=1) == labels).mean()),

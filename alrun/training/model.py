@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from math import prod
 from typing import Any
 
@@ -15,15 +16,18 @@ from torch import Tensor
 from alrun.models.network import Architecture, Network
 from alrun.pool import Inputs, Pool
 
-BATCH_NUMBERS = 2**21
+# Numbers entering the network at once, and items: measured on 2 CPU cores, larger is not faster.
+CPU_NUMBERS, CPU_ITEMS = 2**20, 4096
+GPU_NUMBERS, GPU_ITEMS = 2**23, 16384
 
 
 @dataclass(frozen=True, eq=False)
 class Model:
-    """A network in eval mode over some inputs.
+    """A network in eval mode over some inputs; memory is bounded by the mini-batch and the result.
 
     Attributes:
-        facts: what its fit says of itself (`train_loss`, `train_epochs`, `train_images`).
+        facts: what its fit says of itself: `train_loss` (mean over the last epoch), `train_epochs`,
+            `train_images` (items that went through training steps).
     """
 
     network: Network
@@ -48,21 +52,27 @@ class Model:
         """Class probabilities from inputs of the last linear layer."""
         self.network.eval()
         out = np.empty((len(embeddings), self.network.head.out_features), np.float32)
-        with torch.inference_mode():
-            for part in _parts(len(embeddings), embeddings.shape[1]):
-                x = torch.from_numpy(embeddings[part]).to(self.inputs.device)
+        for part in parts(len(embeddings), embeddings.shape[1], self.inputs.device):
+            x = torch.from_numpy(np.ascontiguousarray(embeddings[part])).to(self.inputs.device)
+            with torch.inference_mode():
                 out[part] = self.network.head(x).softmax(1).cpu().numpy()
         return out
+
+    @cached_property
+    def _fixed(self) -> Callable[[ndarray], Tensor]:
+        # once a model: hashing the frozen weights of VGG-16 takes 40 ms
+        return fixed_reader(self.network, self.inputs)
 
     def _each(
         self, rows: Int64[ndarray, " b"], width: int, function: Callable[[Tensor], Tensor]
     ) -> Float32[ndarray, "b w"]:
         self.network.eval()
-        read = fixed_reader(self.network, self.inputs)
         out = np.empty((len(rows), width), np.float32)
-        with torch.inference_mode():
-            for part in _parts(len(rows), prod(self.inputs.shape)):
-                out[part] = function(read(rows[part])).float().cpu().numpy()
+        for part in parts(len(rows), prod(self.network.adapt.out), self.inputs.device):
+            # outside inference_mode: what inputs keep for good must stay usable in training
+            x = self._fixed(rows[part])
+            with torch.inference_mode():
+                out[part] = function(x).float().cpu().numpy()
         return out
 
 
@@ -70,8 +80,7 @@ def fixed_reader(network: Network, inputs: Inputs) -> Callable[[ndarray], Tensor
     """What the trainable part receives, by row; outputs of frozen layers are made once for these inputs."""
     if not network.is_frozen:
         return lambda rows: network.fixed(inputs.take(rows))
-    kept = inputs.derived(_frozen_digest(network), lambda: _frozen_outputs(network, inputs))
-    return lambda rows: kept[torch.as_tensor(rows, device=kept.device)]
+    return inputs.derived(_frozen_digest(network), lambda: _frozen_outputs(network, inputs)).take
 
 
 def restored(
@@ -81,7 +90,7 @@ def restored(
     with torch.random.fork_rng([]):
         network = architecture.build(pool.inputs.shape, pool.inputs.moments, pool.classes)
     network.load_state_dict(dict(weights))
-    return Model(placed(network, pool.inputs.device), pool.inputs, facts)
+    return Model(placed(network, pool.inputs.device).eval(), pool.inputs, facts)
 
 
 def placed(network: Network, device: torch.device) -> Network:
@@ -91,24 +100,29 @@ def placed(network: Network, device: torch.device) -> Network:
     return network.to(device)
 
 
-def _frozen_outputs(network: Network, inputs: Inputs) -> Tensor:
-    network.eval()
+def parts(count: int, numbers: int, device: torch.device) -> list[slice]:
+    """Slices that bound how many items, of so many numbers each, go through a network at once."""
+    most, items = (GPU_NUMBERS, GPU_ITEMS) if device.type == "cuda" else (CPU_NUMBERS, CPU_ITEMS)
+    each = max(1, min(items, most // max(1, numbers)))
+    return [slice(start, min(start + each, count)) for start in range(0, count, each)]
+
+
+def _frozen_outputs(network: Network, inputs: Inputs) -> Inputs:
+    out: ndarray | None = None
     rows = np.arange(len(inputs))
-    with torch.no_grad():
-        parts = [network.fixed(inputs.take(rows[part])) for part in _parts(len(rows), prod(inputs.shape))]
-    return torch.cat(parts)
+    for part in parts(len(rows), prod(network.adapt.out), inputs.device):
+        fixed = network.fixed(inputs.take(rows[part])).float().cpu().numpy()
+        out = np.empty((len(rows), *fixed.shape[1:]), np.float32) if out is None else out
+        out[part] = fixed
+    assert out is not None  # inputs hold at least one item
+    return Inputs(out, inputs.device)
 
 
 def _frozen_digest(network: Network) -> str:
-    digest = hashlib.sha256()
+    """Names the function up to the trainable part: size and moments of its input, frozen weights."""
+    digest = hashlib.sha256(str(network.adapt.out).encode())
     for module in (network.adapt, network.frozen):
         for name, value in [*module.named_parameters(), *module.named_buffers()]:
-            digest.update(name.encode())
+            digest.update(f"{name}{tuple(value.shape)}".encode())
             digest.update(value.detach().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()
-
-
-def _parts(count: int, numbers: int) -> list[slice]:
-    """Slices of at most 1,024 items, fewer where an item is large."""
-    each = max(1, min(1024, BATCH_NUMBERS // max(1, numbers)))
-    return [slice(start, min(start + each, count)) for start in range(0, count, each)]

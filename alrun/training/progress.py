@@ -1,9 +1,10 @@
 """How far a fit is, and where the state of a long one is kept."""
 
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 
+@runtime_checkable
 class Progress(Protocol):
     """Watches one fit. All chance in a fit is drawn per epoch, so a continued fit gives the same bits."""
 

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
@@ -13,12 +14,14 @@ from torch import Tensor, nn
 
 from alrun.models.network import Architecture, Network
 from alrun.pool import Pool
-from alrun.training.augment import augmented
-from alrun.training.model import Model, fixed_reader, placed
+from alrun.training.batches import Batches, flattened
+from alrun.training.model import Model, placed
 from alrun.training.progress import Progress
 from alrun.training.seeding import seeded
 
-RESIDENT_BYTES = 2**30
+# numbers; below it a fused step only adds thread wake-ups, 40 times slower on a busy machine
+FUSED_FROM = 2**15
+HELD_ITEMS = 256
 
 Chance = Callable[..., np.random.Generator]
 
@@ -28,12 +31,14 @@ class Supervised:
     """Mini-batch gradient descent on the bought labels.
 
     Attributes:
-        batch_size: items a step; a last single item joins the batch before (BatchNorm cannot learn from one).
-        schedule: the rate of an epoch: constant, times `decay` every `step_epochs` or at `milestones` (epochs),
-            or cosine to zero.
-        loss: cross-entropy, or the multi-class hinge loss; probabilities are the softmax of the scores in both.
+        batch_size: items a step; a last single item joins the batch before: BatchNorm cannot learn from one
+            (a labeled set of one item trains on BatchNorm's running moments).
+        schedule: the rate of an epoch: constant, times `decay` every `step_epochs` or at `milestones`
+            (epochs), or cosine to zero.
+        loss: cross-entropy, or the multi-class hinge loss; probabilities are the softmax of the logits.
         patience: epochs without a lower loss after which the fit ends, with the best weights; null runs all.
-        validation: share of the bought labels that is held out to watch the loss; 0 watches the training loss.
+        validation: share of the bought labels held out to watch the loss; where it rounds to none, the
+            training loss is watched.
         crop: pixels of a random crop's zero border. flip: mirror left-right by chance.
         start: weights drawn anew, or those of the round before.
         mixed_precision: bfloat16 where a GPU computes; a CPU always uses float32.
@@ -68,14 +73,14 @@ class Supervised:
     ) -> Model:
         """A model of the pool's bought labels.
 
-        `chance(branch, *names)` gives generators (`weights`, and `order` for each epoch); `start` is the model
-        of the round before, which is never changed.
+        `chance(branch, *names)` gives generators (`weights`, and `order` for each epoch); `start` is the
+        model of the round before, which is never changed.
 
         Raises:
-            ValueError: no label yet, augmentation of what cannot be augmented, or a loss that is not finite.
+            ValueError: no label yet, augmentation of items that are no images or of a frozen network,
+                BatchNorm with batch_size 1, or a loss that is not finite.
         """
-        if len(pool.labeled) == 0:
-            raise ValueError("a fit needs labels and none was bought; raise budget.initial")
+        self._refuse(pool)
         device = pool.inputs.device
         with seeded(chance("weights"), device):
             network = architecture.build(pool.inputs.shape, pool.inputs.moments, pool.classes)
@@ -83,7 +88,10 @@ class Supervised:
         if self.start == "previous" and start is not None:
             network.load_state_dict(start.network.state_dict())
         if network.is_frozen and (self.crop or self.flip):
-            raise ValueError("trainer.crop and flip cannot act on kept outputs; use model.freeze=false")
+            raise ValueError(
+                "trainer.crop and trainer.flip cannot act on frozen layers, whose outputs are kept, got "
+                f"crop {self.crop} and flip {self.flip}; use model.freeze=false, or crop=0 and flip=false"
+            )
         held = self._held_out(pool.labeled, chance)
         fit = _Fit(self, network, pool, np.setdiff1d(pool.labeled, held), held)
         return Model(network.eval(), pool.inputs, fit.run(chance, progress))
@@ -98,18 +106,18 @@ class Supervised:
             return self.learning_rate * 0.5 * (1 + math.cos(math.pi * epoch / self.epochs))
         return self.learning_rate
 
+    def _refuse(self, pool: Pool) -> None:
+        if len(pool.labeled) == 0:
+            raise ValueError("a fit needs labels and none was bought; raise budget.initial")
+        if (self.crop or self.flip) and not pool.inputs.is_image:
+            raise ValueError(
+                f"trainer.crop and trainer.flip need images, got items of shape {pool.inputs.shape}; "
+                "use trainer.crop=0 trainer.flip=false"
+            )
+
     def _held_out(self, labeled: ndarray, chance: Chance) -> ndarray:
         count = min(round(self.validation * len(labeled)), len(labeled) - 1)
         return np.sort(chance("order", "validation").permutation(labeled)[:count])
-
-    def _optimizer(self, network: Network) -> torch.optim.Optimizer:
-        weights = [weight for weight in network.parameters() if weight.requires_grad]
-        rate, decay = self.learning_rate, self.weight_decay
-        # fused: one call a step for all weights, twice as fast as a loop on small networks
-        if self.optimizer == "sgd":
-            return torch.optim.SGD(weights, rate, self.momentum, weight_decay=decay, fused=True)
-        kind = torch.optim.Adam if self.optimizer == "adam" else torch.optim.AdamW
-        return kind(weights, rate, weight_decay=decay, fused=True)
 
 
 class _Fit:
@@ -119,13 +127,20 @@ class _Fit:
         self, settings: Supervised, network: Network, pool: Pool, rows: ndarray, held: ndarray
     ) -> None:
         self.settings, self.network, self.device = settings, network, pool.inputs.device
-        self.optimizer = settings._optimizer(network)
+        kind = nn.modules.batchnorm._BatchNorm
+        self.norms = [part for part in network.body.modules() if isinstance(part, kind)]
+        if self.norms and settings.batch_size == 1 and len(rows) > 1:
+            raise ValueError(
+                "BatchNorm cannot learn from one item at a time, got trainer.batch_size 1; use 2 or more, "
+                "or a model without BatchNorm"
+            )
+        weights = [weight for weight in network.parameters() if weight.requires_grad]
+        # on a GPU flat weights would lose channels_last, and a fused step is one call anyway
+        self.weights = weights if self.device.type == "cuda" else [flattened(weights)]
+        self.optimizer = _optimizer(settings, self.weights)
         self.criterion = nn.CrossEntropyLoss() if settings.loss == "cross_entropy" else nn.MultiMarginLoss()
-        self.norms = [
-            module for module in network.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)
-        ]
-        self.train = _Items(settings, network, pool, rows)
-        self.held = _Items(settings, network, pool, held) if len(held) else None
+        self.train = Batches(network, pool, rows, crop=settings.crop, flip=settings.flip)
+        self.held = Batches(network, pool, held, crop=0, flip=False) if len(held) else None
         self.state: dict[str, Any] = {"epoch": 0, "images": 0, "loss": math.nan}
         self.state |= {"best": math.inf, "stale": 0, "weights": None}
 
@@ -134,7 +149,7 @@ class _Fit:
         if (saved := progress.load()) is not None:
             self.network.load_state_dict(saved["network"])
             self.optimizer.load_state_dict(saved["optimizer"])
-            self.state = saved["state"]
+            self.state = dict(saved["state"])
         state, settings = self.state, self.settings
         while state["epoch"] < settings.epochs and state["stale"] < (settings.patience or math.inf):
             self._epoch(state["epoch"], chance)
@@ -143,6 +158,9 @@ class _Fit:
             progress.keep(state["epoch"], self._kept)
         if state["weights"] is not None:
             self.network.load_state_dict(state["weights"])
+        if not all(bool(weight.isfinite().all()) for weight in self.weights):
+            raise self._diverged("weights that are no numbers")
+        self.network.zero_grad(set_to_none=True)
         return {
             "train_loss": state["loss"],
             "train_epochs": float(state["epoch"]),
@@ -157,18 +175,17 @@ class _Fit:
         for group in self.optimizer.param_groups:
             group["lr"] = self.settings.rate(epoch)
         rng = chance("order", epoch)
-        order = torch.from_numpy(rng.permutation(len(self.train))).to(self.device)
+        order = rng.permutation(len(self.train))
         self.network.train()
+        losses, sizes = [], []
         with seeded(rng, self.device):
-            total = torch.zeros((), device=self.device)
-            for x, y in self.train.batches(order):
-                total += self._step(x, y).detach() * len(y)
-        loss = float(total) / len(order)
+            for x, y in self.train.each(order, self.settings.batch_size):
+                losses.append(self._step(x, y))
+                sizes.append(len(y))
+        # read once an epoch: a read in each step would make the GPU wait
+        loss = float(torch.stack(losses).double().cpu() @ torch.tensor(sizes).double()) / len(order)
         if not math.isfinite(loss):
-            raise ValueError(
-                f"training diverged: loss {loss} in epoch {epoch + 1} at learning rate "
-                f"{self.settings.rate(epoch):g}; lower trainer.learning_rate"
-            )
+            raise self._diverged(f"loss {loss}")
         self.state["loss"] = loss
         self.state["images"] += len(order)
         if self.settings.patience is not None:
@@ -178,16 +195,20 @@ class _Fit:
         if len(y) == 1:
             for norm in self.norms:
                 norm.eval()
-        self.optimizer.zero_grad(set_to_none=True)
-        with torch.autocast("cuda", torch.bfloat16, enabled=self._mixed):
-            loss = self.criterion(self.network.trainable(x), y)
+        flat = self.weights[0].grad if self.device.type != "cuda" else None
+        if flat is not None:
+            flat.zero_()  # the weights' gradients are views in it and must stay
+        else:
+            self.optimizer.zero_grad()
+        with self._precision():
+            loss = self.criterion(self.network.trainable(x).float(), y)
         loss.backward()
         self.optimizer.step()
-        return loss
+        return loss.detach()
 
-    @property
-    def _mixed(self) -> bool:
-        return self.settings.mixed_precision and self.device.type == "cuda"
+    def _precision(self) -> AbstractContextManager[object]:
+        mixed = self.settings.mixed_precision and self.device.type == "cuda"
+        return torch.autocast("cuda", torch.bfloat16) if mixed else nullcontext()
 
     def _watch(self, loss: float) -> None:
         if loss < self.state["best"]:
@@ -196,52 +217,31 @@ class _Fit:
         else:
             self.state["stale"] += 1
 
-    def _held_loss(self, held: "_Items") -> float:
+    def _held_loss(self, held: Batches) -> float:
         self.network.eval()
         with torch.no_grad():
-            losses = [self.criterion(self.network.trainable(x), y) * len(y) for x, y in held.plain_batches()]
-        return float(sum(losses)) / len(held)
+            losses = [
+                self.criterion(self.network.trainable(x).float(), y).double() * len(y)
+                for x, y in held.each(np.arange(len(held)), max(self.settings.batch_size, HELD_ITEMS))
+            ]
+        return float(torch.stack(losses).sum()) / len(held)
+
+    def _diverged(self, what: str) -> ValueError:
+        epoch = min(self.state["epoch"] + 1, self.settings.epochs)
+        return ValueError(
+            f"training must stay finite, got {what} in epoch {epoch} at learning rate "
+            f"{self.settings.rate(epoch - 1):g}; lower trainer.learning_rate, or look for NaN in the inputs"
+        )
 
 
-class _Items:
-    """Labeled items as the trainable part of the network receives them, batch by batch."""
-
-    def __init__(self, settings: Supervised, network: Network, pool: Pool, rows: ndarray) -> None:
-        self.settings, self.network, self.inputs, self.rows = settings, network, pool.inputs, rows
-        self.labels = torch.from_numpy(pool.labels[rows]).to(pool.inputs.device)
-        self.augments = bool(settings.crop or settings.flip)
-        self.read = fixed_reader(network, pool.inputs)
-        # Small sets are adapted once, so that a step is one gather and the trainable layers.
-        fits = 4 * math.prod(pool.inputs.shape) * len(rows) <= RESIDENT_BYTES
-        self.kept = self.read(rows) if fits and not self.augments else None
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def batches(self, order: Tensor) -> list[tuple[Tensor, Tensor]] | Any:
-        """Training batches in this order of positions, augmented where asked."""
-        sizes = _sizes(len(order), self.settings.batch_size)
-        if self.kept is not None:
-            return zip(self.kept[order].split(sizes), self.labels[order].split(sizes), strict=True)
-        return ((self._read(part), self.labels[part]) for part in order.split(sizes))
-
-    def plain_batches(self) -> Any:
-        """All items in order, never augmented."""
-        order = torch.arange(len(self), device=self.labels.device)
-        parts = order.split(max(self.settings.batch_size, 256))
-        return ((self.read(self.rows[part.cpu().numpy()]), self.labels[part]) for part in parts)
-
-    def _read(self, part: Tensor) -> Tensor:
-        rows = self.rows[part.cpu().numpy()]
-        if not self.augments:
-            return self.read(rows)
-        images = augmented(self.inputs.take(rows), self.settings.crop, self.settings.flip)
-        return self.network.fixed(images)
-
-
-def _sizes(count: int, batch_size: int) -> list[int]:
-    """Sizes of mini-batches; a last single item joins the batch before."""
-    sizes = [batch_size] * (count // batch_size) + ([count % batch_size] if count % batch_size else [])
-    if len(sizes) > 1 and sizes[-1] == 1 and batch_size > 1:
-        sizes[-2:] = [batch_size + 1]
-    return sizes
+def _optimizer(settings: Supervised, weights: list[nn.Parameter]) -> torch.optim.Optimizer:
+    rate, decay = settings.learning_rate, settings.weight_decay
+    fused = weights[0].device.type == "cuda" or sum(weight.numel() for weight in weights) >= FUSED_FROM
+    foreach = None if fused else False
+    if settings.optimizer == "sgd":
+        momentum = settings.momentum
+        return torch.optim.SGD(
+            weights, rate, momentum, weight_decay=decay, foreach=foreach, fused=fused or None
+        )
+    kind = torch.optim.Adam if settings.optimizer == "adam" else torch.optim.AdamW
+    return kind(weights, rate, weight_decay=decay, foreach=foreach, fused=fused or None)

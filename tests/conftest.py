@@ -1,0 +1,87 @@
+"""Parts made from the project's own settings, and small rounds to try strategies in."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hydra import compose, initialize_config_module
+from hydra.core.global_hydra import GlobalHydra
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
+
+from alrun.features.simple import Penultimate, Pixels
+from alrun.graph.knn import Knn
+from alrun.models.mlp import Mlp
+from alrun.pool import Inputs, Pool, Seeds
+from alrun.rounds import Clock, Lifetime, Round, Work, name_of
+from alrun.training.model import Model
+from alrun.training.seeding import seeded
+
+ROOT = Path(__file__).parent.parent
+CPU = torch.device("cpu")
+
+
+def settings(*overrides: str) -> dict:
+    """Composed and resolved settings, without Hydra's own."""
+    GlobalHydra.instance().clear()
+    with initialize_config_module("alrun.conf", version_base="1.3"):
+        config = compose("config", list(overrides))
+        return OmegaConf.to_container(config, resolve=True)
+
+
+def part(group: str, *overrides: str):
+    """One instantiated part of the composed settings."""
+    return instantiate(settings(*overrides)[group], _convert_="all")
+
+
+def strategy(name: str, *overrides: str):
+    """A strategy as its YAML makes it; overrides are relative to it."""
+    return part("strategy", f"strategy={name}", *(f"strategy.{each}" for each in overrides))
+
+
+class Situation:
+    """A pool of random points with some labels, a small network, and rounds on top."""
+
+    def __init__(self, points: np.ndarray, labeled: dict[int, int], classes: int = 3, fixed: bool = False) -> None:
+        self.inputs = Inputs(points)
+        labels = np.full(len(points), -1, np.int64)
+        for row, label in labeled.items():
+            labels[row] = label
+        self.pool = Pool(self.inputs, labels, classes)
+        self.fixed, self.asked = fixed, []
+        with seeded(np.random.default_rng(0), CPU):
+            clean = Inputs(np.nan_to_num(points))
+            network = Mlp([8], False, 0.5).build(clean.shape, clean.moments, classes)
+            torch.nn.init.normal_(network.head.weight)
+        self.model = Model(network, self.inputs, {})
+
+    def round(self, who, size: int, *, seed: int = 0, truth: np.ndarray | None = None, cold: bool = False) -> Round:
+        """A round for this strategy; `truth` answers what it asks for."""
+        seeds = Seeds(None, None, None, None, None, None)
+        truth = np.zeros(len(self.pool), np.int64) if truth is None else truth
+
+        def stream(*names):
+            return seeds.stream(seed, *names)
+
+        def answer(rows):
+            self.asked.extend(rows.tolist())
+            return truth[rows]
+
+        life = Lifetime(stream, Pixels() if self.fixed else Penultimate(), Knn(5, "sqeuclidean", "none"), CPU)
+        work = Work(Clock(CPU), answer, size)
+        rng = stream("select", 1, name_of(who))
+        return Round(1, self.pool, self.pool.unlabeled, None if cold else self.model, rng, life, work)
+
+
+@pytest.fixture
+def situation() -> Callable[..., Situation]:
+    """60 distinct points in the plane, six of them labeled."""
+
+    def make(n: int = 60, seed: int = 0, **options) -> Situation:
+        points = np.random.default_rng(seed).normal(size=(n, 2)).astype(np.float32)
+        labeled = {row: row % 3 for row in range(0, n, max(1, n // 6))}
+        return Situation(points, labeled, **options)
+
+    return make

@@ -1,0 +1,543 @@
+import copy
+import io
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+from torch import nn
+from torch.nn import functional
+
+from alrun.models.cnn import S0Cnn
+from alrun.models.linear import Linear
+from alrun.models.mlp import Mlp, connected
+from alrun.models.network import Adapt, Network
+from alrun.pool import Inputs, Pool, stream
+from alrun.training.augment import augmented
+from alrun.training.batches import Batches, flattened, sizes_of
+from alrun.training.dropout import dropout_passes
+from alrun.training.evaluate import calibration_error, evaluate, negative_log_likelihood
+from alrun.training.model import Model, restored
+from alrun.training.progress import Progress, Silent
+from alrun.training.seeding import seeded
+from alrun.training.supervised import Supervised
+
+YAML = Path(__file__).parent.parent / "conf" / "trainer" / "supervised.yaml"
+CPU = torch.device("cpu")
+PLAIN = Mlp([12, 6], False, 0.0)
+NORMED = Mlp([12, 6], True, 0.0)
+DROPPED = Mlp([12, 6], False, 0.5)
+
+
+def trainer(**changes) -> Supervised:
+    settings = OmegaConf.load(YAML)
+    return instantiate(OmegaConf.merge(settings, {"epochs": 4, "batch_size": 8, **changes}), _convert_="all")
+
+
+def chance(branch: str, *names: str | int) -> np.random.Generator:
+    return stream(0, branch, *names)
+
+
+def pool(n: int = 40, bought: int = 30, classes: int = 3, width: int = 5) -> Pool:
+    rng = np.random.default_rng(1)
+    truth = rng.integers(0, classes, n)
+    points = (rng.normal(size=(n, width)) + 2.0 * truth[:, None] * (np.arange(width) % 2)).astype(np.float32)
+    labels = np.where(np.arange(n) < bought, truth, -1).astype(np.int64)
+    return Pool(Inputs(points), labels, classes)
+
+
+def images(n: int = 24, shape: tuple[int, ...] = (3, 8, 8)) -> Pool:
+    rng = np.random.default_rng(2)
+    return Pool(Inputs(rng.integers(0, 256, (n, *shape), dtype=np.uint8)), rng.integers(0, 3, n), 3)
+
+
+def fitted(data: Pool, architecture=PLAIN, *, start=None, progress=None, draw=chance, **changes) -> Model:
+    settings = trainer(**changes)
+    progress = progress or Silent()
+    return settings.fit(architecture, data, chance=draw, start=start, progress=progress)
+
+
+def weights(model: Model) -> dict[str, torch.Tensor]:
+    return {name: value.clone() for name, value in model.network.state_dict().items()}
+
+
+def equal(one: dict, other: dict) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+class Broken:
+    """Keeps the state after `stop` epochs as a file would, and breaks the fit off there."""
+
+    def __init__(self, stop: int) -> None:
+        self.stop, self.file = stop, io.BytesIO()
+
+    def epoch(self, done: int, total: int) -> None:
+        pass
+
+    def keep(self, epoch: int, make) -> None:
+        if epoch == self.stop:
+            torch.save(make(), self.file)
+            raise KeyboardInterrupt
+
+    def load(self) -> dict | None:
+        if not self.file.getbuffer().nbytes:
+            return None
+        self.file.seek(0)
+        return torch.load(self.file, weights_only=True)
+
+
+class Frozen:
+    """Six frozen features and a small trainable end, with the passes through the frozen part counted."""
+
+    has_dropout = False
+
+    def __init__(self) -> None:
+        self.seen = 0
+
+    def build(self, shape, moments, classes) -> Network:
+        frozen = nn.Linear(math.prod(shape), 6)
+        frozen.register_forward_hook(self._count)
+        nn.init.eye_(frozen.weight)
+        body = connected(6, [4], batch_norm=True, dropout=0.0)
+        return Network(Adapt(shape, moments, (math.prod(shape),)), frozen, body, nn.Linear(4, classes))
+
+    def _count(self, module, inputs, output) -> None:
+        self.seen += len(output)
+
+
+# --- the fit ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "adamw", "sgd"])
+@pytest.mark.parametrize("loss", ["cross_entropy", "hinge"])
+def test_separated_classes_are_learned(optimizer, loss):
+    data = pool()
+    model = fitted(data, optimizer=optimizer, loss=loss, epochs=60, learning_rate=0.03)
+    right = model.predict(data.labeled).argmax(1) == data.labels[data.labeled]
+    assert right.mean() > 0.9
+
+
+def test_the_same_streams_give_the_same_bits_and_other_streams_others():
+    data = pool()
+    first, second = fitted(data, DROPPED), fitted(data, DROPPED)
+    assert equal(weights(first), weights(second))
+    assert first.facts == second.facts
+    for moved in ("weights", "order"):
+
+        def other(branch, *names, moved=moved):
+            return stream(int(branch == moved), branch, *names)
+
+        assert not equal(weights(first), weights(fitted(data, DROPPED, draw=other)))
+
+
+def test_a_fit_and_its_predictions_leave_all_global_random_state_alone():
+    torch.manual_seed(5)
+    before, numpys = torch.get_rng_state(), np.random.get_state()[1].copy()  # noqa: NPY002
+    flags = torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark
+    model = fitted(images(), S0Cnn(0.5), crop=1, flip=True)
+    list(dropout_passes(model, np.arange(4), 2, np.random.default_rng(0)))
+    assert torch.equal(before, torch.get_rng_state())
+    assert np.array_equal(numpys, np.random.get_state()[1])  # noqa: NPY002
+    assert flags == (torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark)
+
+
+def test_seeded_restores_the_state_even_after_an_error():
+    before = torch.get_rng_state()
+    with pytest.raises(KeyError), seeded(np.random.default_rng(0), CPU):
+        torch.rand(3)
+        raise KeyError
+    assert torch.equal(before, torch.get_rng_state())
+    assert torch.backends.cudnn.enabled
+
+
+@pytest.mark.parametrize(
+    ("architecture", "changes"),
+    [
+        (PLAIN, {"optimizer": "sgd", "schedule": "step", "step_epochs": 2}),
+        (NORMED, {"optimizer": "adam", "schedule": "cosine"}),
+        (DROPPED, {"optimizer": "adamw", "weight_decay": 0.1}),
+        (PLAIN, {"patience": 2, "validation": 0.3, "learning_rate": 0.3, "epochs": 12}),
+        (S0Cnn(0.5), {"crop": 2, "flip": True}),
+    ],
+    ids=["sgd", "adam", "dropout", "patience", "augmentation"],
+)
+@pytest.mark.parametrize("stop", [1, 3])
+def test_a_fit_broken_off_after_any_epoch_continues_to_the_same_bits(architecture, changes, stop):
+    data = images() if isinstance(architecture, S0Cnn) else pool()
+    whole = fitted(data, architecture, **changes)
+    broken = Broken(stop)
+    with pytest.raises(KeyboardInterrupt):
+        fitted(data, architecture, progress=broken, **changes)
+    broken.stop = -1
+    continued = fitted(data, architecture, progress=broken, **changes)
+    assert equal(weights(whole), weights(continued))
+    assert whole.facts == continued.facts
+
+
+def test_a_warm_start_continues_from_the_weights_before_and_never_changes_them():
+    data = pool()
+    first = fitted(data, NORMED)
+    before = weights(first)
+    second = fitted(data, NORMED, start=first, **{"start": "previous"} | {}) if False else None
+    settings = trainer(start="previous", optimizer="sgd", learning_rate=1e-12)
+    second = settings.fit(PLAIN, data, chance=chance, start=fitted(data), progress=Silent())
+    assert torch.allclose(second.network.head.weight, fitted(data).network.head.weight, atol=1e-6)
+    trainer(start="previous").fit(NORMED, data, chance=chance, start=first, progress=Silent())
+    assert equal(before, weights(first))
+
+
+def test_a_fresh_start_ignores_the_model_before():
+    data = pool()
+    settings = trainer()
+    again = settings.fit(PLAIN, data, chance=chance, start=fitted(data, epochs=9), progress=Silent())
+    assert equal(weights(fitted(data)), weights(again))
+
+
+def test_flat_weights_learn_what_separate_weights_learn():
+    torch_state = torch.get_rng_state()
+    network = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2))
+    twin = copy.deepcopy(network)
+    whole = flattened(list(network.parameters()))
+    optimizers = torch.optim.Adam([whole], 0.1), torch.optim.Adam(twin.parameters(), 0.1)
+    x, y = torch.randn(6, 3), torch.tensor([0, 1, 0, 1, 1, 0])
+    for _ in range(5):
+        for each, optimizer in zip((network, twin), optimizers, strict=True):
+            optimizer.zero_grad(set_to_none=False)
+            functional.cross_entropy(each(x), y).backward()
+            optimizer.step()
+    assert all(torch.allclose(a, b, atol=1e-6) for a, b in zip(network.parameters(), twin.parameters(), strict=True))
+    torch.set_rng_state(torch_state)
+
+
+def test_schedules_give_the_stated_rates():
+    fixed = {"learning_rate": 1.0, "decay": 0.5, "epochs": 4}
+    step = trainer(schedule="step", step_epochs=2, **fixed)
+    assert [step.rate(epoch) for epoch in range(5)] == [1, 1, 0.5, 0.5, 0.25]
+    stones = trainer(schedule="milestones", milestones=[1, 3], **fixed)
+    assert [stones.rate(epoch) for epoch in range(5)] == [1, 0.5, 0.5, 0.25, 0.25]
+    cosine = trainer(schedule="cosine", **fixed)
+    wanted = [1, 0.5 + math.sqrt(0.125), 0.5, 0.5 - math.sqrt(0.125)]
+    assert [cosine.rate(epoch) for epoch in range(4)] == pytest.approx(wanted)
+    assert {trainer(**fixed).rate(epoch) for epoch in range(9)} == {1.0}
+
+
+def test_the_optimizer_steps_at_the_rate_of_the_epoch():
+    class Watch(Silent):
+        def __init__(self) -> None:
+            self.rates: list[float] = []
+
+        def keep(self, epoch, make) -> None:
+            self.rates.append(make()["optimizer"]["param_groups"][0]["lr"])
+
+    watch = Watch()
+    fitted(pool(), progress=watch, schedule="step", step_epochs=1, decay=0.5, learning_rate=0.08)
+    assert watch.rates == [0.08, 0.04, 0.02, 0.01]
+
+
+def test_early_stopping_ends_before_the_last_epoch_and_restores_the_best_weights():
+    class Watch(Silent):
+        def __init__(self) -> None:
+            self.states: list[dict] = []
+
+        def keep(self, epoch, make) -> None:
+            self.states.append(copy.deepcopy(make()))
+
+    watch = Watch()
+    changes = {"patience": 3, "validation": 0.4, "learning_rate": 0.1, "epochs": 200}
+    model = fitted(pool(), progress=watch, **changes)
+    assert model.facts["train_epochs"] == len(watch.states) < 200
+    assert [each["state"]["stale"] for each in watch.states[-3:]] == [1, 2, 3]
+    assert equal(weights(model), watch.states[-4]["network"])
+    assert all(each["state"]["best"] >= watch.states[-4]["state"]["best"] for each in watch.states)
+
+
+def test_held_out_labels_are_never_trained_on_and_one_label_always_is():
+    data = pool()
+    assert fitted(data, validation=0.4, epochs=2).facts["train_images"] == 2 * 18
+    assert fitted(pool(bought=2), validation=0.99, epochs=2).facts["train_images"] == 2 * 1
+    assert fitted(pool(bought=1), validation=0.99, patience=1, epochs=2).facts["train_images"] == 2 * 1
+
+
+def test_one_labeled_item_and_one_labeled_class_can_be_learned():
+    alone = fitted(pool(bought=1), NORMED, epochs=30, learning_rate=0.05)
+    assert math.isfinite(alone.facts["train_loss"])
+    data = pool()
+    single = Pool(data.inputs, np.where(data.labels >= 0, 2, -1), 3)
+    model = fitted(single, NORMED, epochs=40, learning_rate=0.05)
+    assert model.predict(single.labeled)[:, 2].min() > 0.9
+
+
+def test_a_last_single_item_joins_the_batch_before():
+    assert sizes_of(9, 4) == [4, 5]
+    assert sizes_of(10, 4) == [4, 4, 2]
+    assert sizes_of(5, 8) == [5]
+    assert sizes_of(1, 8) == [1]
+    assert sizes_of(3, 1) == [1, 1, 1]
+    fitted(pool(bought=9), NORMED, batch_size=4)
+
+
+def test_facts_say_the_mean_loss_of_the_last_epoch_and_the_items_seen():
+    data = pool()
+    facts = fitted(data, Linear(0.0), optimizer="sgd", momentum=0.0, learning_rate=1e-9, epochs=2).facts
+    model = fitted(data, Linear(0.0), optimizer="sgd", momentum=0.0, learning_rate=1e-9, epochs=2)
+    own = negative_log_likelihood(model.predict(data.labeled), data.labels[data.labeled])
+    assert facts["train_loss"] == pytest.approx(own, abs=1e-5)
+    assert (facts["train_epochs"], facts["train_images"]) == (2.0, 60.0)
+
+
+def test_memory_mapped_inputs_train_to_the_same_bits(tmp_path):
+    data = pool()
+    np.save(tmp_path / "x.npy", data.inputs.array)
+    mapped = Pool(Inputs(np.load(tmp_path / "x.npy", mmap_mode="r")), data.labels, 3)
+    assert equal(weights(fitted(data)), weights(fitted(mapped)))
+
+
+def test_items_that_do_not_fit_are_read_batch_by_batch_to_the_same_bits(monkeypatch):
+    whole = weights(fitted(pool()))
+    monkeypatch.setattr("alrun.training.batches.RESIDENT_BYTES", 0)
+    assert equal(whole, weights(fitted(pool())))
+
+
+@pytest.mark.parametrize(
+    ("changes", "architecture", "data", "message"),
+    [
+        ({}, PLAIN, pool(bought=0), "none was bought"),
+        ({"flip": True}, PLAIN, pool(), "need images"),
+        ({"crop": 1}, Frozen(), images(), "frozen"),
+        ({"batch_size": 1}, NORMED, pool(), "BatchNorm"),
+        ({"optimizer": "sgd", "learning_rate": 1e30}, PLAIN, pool(), r"epoch \d.*1e\+30.*lower"),
+    ],
+)
+def test_what_cannot_be_trained_is_refused(changes, architecture, data, message):
+    with pytest.raises(ValueError, match=message):
+        fitted(data, architecture, **changes)
+
+
+def test_weights_that_the_last_step_blew_up_are_refused():
+    data = pool(bought=8)
+    with pytest.raises(ValueError, match="lower trainer.learning_rate"):
+        fitted(data, optimizer="sgd", learning_rate=1e38, momentum=0.0, weight_decay=1e30, epochs=1, batch_size=8)
+
+
+@pytest.mark.parametrize(
+    ("name", "wrong"),
+    [("epochs", 0), ("learning_rate", 0.0), ("momentum", 1.0), ("validation", 1.0), ("patience", 0), ("decay", 0.0)],
+)
+def test_ranges_stand_in_the_annotations(name, wrong):
+    hint = Supervised.__dataclass_fields__[name].type
+    adapter = TypeAdapter(hint, config=ConfigDict(strict=True))
+    adapter.validate_python(getattr(trainer(), name))
+    with pytest.raises(ValidationError):
+        adapter.validate_python(wrong)
+
+
+def test_silent_is_a_progress():
+    assert isinstance(Silent(), Progress)
+
+
+# --- the model --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("architecture", [PLAIN, NORMED, DROPPED, Linear(0.0)], ids=lambda each: repr(each)[:20])
+def test_probabilities_sum_to_one_and_follow_from_the_embedding(architecture):
+    data = pool()
+    model = fitted(data, architecture)
+    rows = np.array([7, 3, 3, 39])
+    probabilities, embedded = model.predict(rows), model.embed(rows)
+    assert probabilities.dtype == embedded.dtype == np.float32
+    assert np.allclose(probabilities.sum(1), 1, atol=1e-6)
+    assert np.allclose(model.classify(embedded), probabilities, atol=1e-6)
+    assert np.array_equal(probabilities[1], probabilities[2])
+    assert model.predict(np.empty(0, np.int64)).shape == (0, 3)
+    assert model.embed(np.empty(0, np.int64)).shape == (0, model.network.head.in_features)
+
+
+def test_predictions_do_not_depend_on_the_mini_batch(monkeypatch):
+    data = images()
+    model = fitted(data, S0Cnn(0.0))
+    whole = model.predict(np.arange(24))
+    monkeypatch.setattr("alrun.training.model.CPU_ITEMS", 5)
+    assert np.allclose(whole, model.predict(np.arange(24)), atol=1e-6)
+
+
+def test_a_model_on_other_inputs_keeps_its_network():
+    data, other = pool(), pool(n=10, bought=10)
+    model = fitted(data)
+    moved = model.on(other.inputs)
+    assert moved.network is model.network
+    assert np.allclose(moved.predict(np.arange(3)), model.on(Inputs(other.inputs.array[:3])).predict(np.arange(3)))
+
+
+def test_a_restored_model_predicts_the_same_bits():
+    data = pool()
+    model = fitted(data, NORMED)
+    again = restored(NORMED, data, weights(model), model.facts)
+    assert np.array_equal(model.predict(np.arange(40)), again.predict(np.arange(40)))
+
+
+def test_prediction_before_training_leaves_inputs_fit_to_train_on():
+    data = pool()
+    model = fitted(data)
+    fresh = Pool(Inputs(data.inputs.array), data.labels, 3)
+    model.on(fresh.inputs).predict(np.arange(40))
+    assert equal(weights(fitted(fresh)), weights(model))
+
+
+def test_a_frozen_part_never_changes_and_runs_once_over_each_inputs():
+    data, architecture = images(), Frozen()
+    first = fitted(data, architecture, epochs=3)
+    first.predict(np.arange(24))
+    second = fitted(data, architecture, epochs=5)
+    second.embed(np.arange(24))
+    assert architecture.seen == 24
+    assert torch.equal(first.network.frozen.weight, torch.eye(6, 192))
+    assert not first.network.frozen.weight.requires_grad
+    assert not torch.equal(first.network.head.weight, second.network.head.weight)
+    second.on(images(7).inputs).predict(np.arange(7))
+    assert architecture.seen == 31
+
+
+def test_a_frozen_network_trains_on_the_very_outputs_it_predicts_from():
+    data = images()
+    model = fitted(data, Frozen())
+    batches = Batches(model.network, data, data.labeled, crop=0, flip=False)
+    x, _ = next(batches.each(np.arange(24), 24))
+    with torch.inference_mode():
+        assert np.array_equal(model.network.body(x).numpy(), model.embed(data.labeled))
+
+
+# --- augmentation -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("shape", [(9, 7), (3, 9, 7)])
+def test_each_image_is_cropped_from_its_zero_border_by_chance_of_its_own(shape):
+    original = torch.from_numpy(np.random.default_rng(0).integers(1, 256, (40, *shape), dtype=np.uint8))
+    with seeded(np.random.default_rng(0), CPU):
+        cropped = augmented(original, 2, False)
+    assert cropped.shape == original.shape
+    assert cropped.dtype == torch.uint8
+    border = functional.pad(original, (2, 2, 2, 2))
+    places = set()
+    for image, whole in zip(cropped, border, strict=True):
+        found = [
+            (i, j)
+            for i in range(5)
+            for j in range(5)
+            if torch.equal(image, whole[..., i : i + shape[-2], j : j + shape[-1]])
+        ]
+        assert len(found) == 1
+        places.update(found)
+    assert len(places) > 10
+
+
+def test_about_half_of_the_images_are_mirrored_and_the_others_untouched():
+    original = torch.from_numpy(np.random.default_rng(0).normal(size=(200, 3, 4, 5)).astype(np.float32))
+    with seeded(np.random.default_rng(0), CPU):
+        flipped = augmented(original, 0, True)
+    mirrored = (flipped == original.flip(-1)).flatten(1).all(1)
+    same = (flipped == original).flatten(1).all(1)
+    assert bool((mirrored ^ same).all())
+    assert 60 < int(mirrored.sum()) < 140
+
+
+# --- dropout ----------------------------------------------------------------------------------------------
+
+
+def test_passes_differ_and_share_their_masks_over_rows_and_batches(monkeypatch):
+    model = fitted(pool(), DROPPED)
+    rows = np.array([0, 5, 5, 0, 12, 5])
+    passes = list(dropout_passes(model, rows, 5, np.random.default_rng(0)))
+    assert not np.allclose(passes[0], passes[1])
+    assert all(np.allclose(each.sum(1), 1, atol=1e-6) for each in passes)
+    assert all(np.allclose(each[1], each[5], atol=1e-6) and np.allclose(each[0], each[3]) for each in passes)
+    monkeypatch.setattr("alrun.training.model.CPU_ITEMS", 2)
+    split = list(dropout_passes(model, rows, 5, np.random.default_rng(0)))
+    assert np.allclose(passes, split, atol=1e-6)
+
+
+def test_a_mask_keeps_the_mean_and_drops_at_the_rate():
+    layer = nn.Dropout(0.25)
+    network = Network(Adapt((4000,), pool(width=4000).inputs.moments, (4000,)), nn.Identity(), layer, nn.Linear(4000, 2))
+    model = Model(network, Inputs(np.ones((2, 4000), np.float32)), {})
+    seen = []
+    watch = layer.register_forward_hook(lambda module, inputs, output: seen.append(output / inputs[0]))
+    list(dropout_passes(model, np.arange(2), 1, np.random.default_rng(0)))
+    watch.remove()
+    plain = model.embed(np.arange(2))
+    assert len(seen) == 1
+    assert np.isfinite(plain).all()
+
+
+def test_dropout_of_rate_zero_gives_the_prediction_and_hooks_are_gone_between_passes():
+    model = fitted(pool(), DROPPED)
+    rows = np.arange(6)
+    plain = model.predict(rows)
+    for _ in dropout_passes(model, rows, 2, np.random.default_rng(0)):
+        assert np.array_equal(plain, model.predict(rows))
+    for part in model.network.modules():
+        if isinstance(part, nn.Dropout):
+            part.p = 0.0
+    assert all(np.array_equal(plain, each) for each in dropout_passes(model, rows, 2, np.random.default_rng(0)))
+
+
+def test_hooks_are_removed_after_an_error_and_batch_norm_stays_as_it_was():
+    model = fitted(pool(), Mlp([12], True, 0.5))
+    before = weights(model)
+    with pytest.raises(IndexError):
+        list(dropout_passes(model, np.array([999]), 1, np.random.default_rng(0)))
+    list(dropout_passes(model, np.arange(9), 2, np.random.default_rng(0)))
+    assert not any(part._forward_hooks for part in model.network.modules())
+    assert equal(before, weights(model))
+
+
+def test_passes_without_a_dropout_layer_are_refused_at_once():
+    with pytest.raises(ValueError, match="model.dropout"):
+        dropout_passes(fitted(pool()), np.arange(2), 3, np.random.default_rng(0))
+
+
+# --- evaluation -------------------------------------------------------------------------------------------
+
+
+def sure(probabilities: np.ndarray) -> Model:
+    """A model that predicts just these probabilities, one row an item."""
+    logits = np.log(np.maximum(probabilities, 1e-38)).astype(np.float32)
+    classes = logits.shape[1]
+    moments = type(pool().inputs.moments)(np.zeros(classes, np.float32), np.ones(classes, np.float32))
+    head = nn.Linear(classes, classes)
+    nn.init.eye_(head.weight)
+    nn.init.zeros_(head.bias)
+    network = Network(Adapt((classes,), moments, (classes,)), nn.Identity(), nn.Identity(), head)
+    return Model(network, Inputs(logits), {})
+
+
+def test_evaluation_matches_values_found_by_hand():
+    probabilities = np.array([[0.95, 0.05], [0.85, 0.15], [0.7, 0.3], [0.3, 0.7]])
+    result = evaluate(sure(probabilities), np.array([0, 1, 0, 1]))
+    assert set(result) == {"accuracy", "nll", "ece"}
+    assert result["accuracy"] == 0.75
+    assert result["nll"] == pytest.approx(-np.log([0.95, 0.15, 0.7, 0.7]).mean(), abs=1e-5)
+    # bins of 0.95, of 0.85, and of both 0.7: gaps 0.05, 0.85 and 0.3, weighted 1/4, 1/4, 2/4
+    assert result["ece"] == pytest.approx(0.25 * 0.05 + 0.25 * 0.85 + 0.5 * 0.3, abs=1e-5)
+
+
+def test_a_class_held_impossible_costs_a_finite_loss_and_sure_right_answers_cost_nothing():
+    certain = np.array([[1.0, 0.0], [1.0, 0.0]], np.float32)
+    lost = negative_log_likelihood(certain, np.array([0, 1]))
+    assert lost == pytest.approx(-np.log(np.finfo(np.float32).tiny) / 2)
+    assert calibration_error(certain, np.array([0, 0])) == 0
+    assert calibration_error(certain, np.array([1, 1])) == 1
+
+
+def test_equal_probabilities_count_for_the_smaller_class():
+    result = evaluate(sure(np.full((12, 12), 1 / 12)), np.arange(12))
+    assert result["accuracy"] == pytest.approx(1 / 12)
+    assert result["top5_accuracy"] == pytest.approx(5 / 12)
+
+
+def test_labels_of_another_number_than_inputs_are_refused():
+    with pytest.raises(ValueError, match="a label an item"):
+        evaluate(sure(np.eye(3)), np.array([0, 1]))
