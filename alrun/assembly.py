@@ -87,7 +87,10 @@ def _first_needs_no_model(parts: Parts) -> Iterator[str]:
     budget = parts.get("budget")
     if budget is not None and needs_model(budget.first, parts.get("featurizer")):
         first = name_of(budget.first)
-        yield f"budget.first: chooses before there is a model, which {first} needs; use strategy@budget.first=random"
+        yield (
+            f"budget.first: chooses before there is a model, which {first} needs; "
+            "use strategy@budget.first=random"
+        )
 
 
 def _batch_fits_the_first_stage(parts: Parts) -> Iterator[str]:
@@ -102,7 +105,7 @@ def _frozen_is_not_augmented(parts: Parts) -> Iterator[str]:
     if getattr(model, "freeze", False) and trainer is not None:
         for name in ("crop", "flip"):
             if value := getattr(trainer, name, None):
-                yield f"trainer.{name}: model.freeze keeps outputs of plain images, got {value}; switch one off"
+                yield f"trainer.{name}: model.freeze keeps outputs of plain images, got {value}; drop one"
 
 
 RULES: tuple[Callable[[Parts], Iterator[str]], ...] = (

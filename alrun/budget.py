@@ -17,9 +17,9 @@ class Budget:
     """The first labeled set, then purchases of `per_round` for `rounds` rounds, or an explicit list of sizes.
 
     Attributes:
-        initial: labels bought before the first query; 0 is a cold start, "all" the fully supervised reference.
-        initial_sampling: `random`; `balanced` (as many of each class as can be) and `proportional` (each class
-            by its share of the pool) read hidden labels, and say so in the notes.
+        initial: labels bought before the first query; 0 is a cold start, "all" the supervised reference.
+        initial_sampling: `random`; `balanced` (as many of each class as can be) and `proportional` (each
+            class by its share of the pool) read hidden labels, and say so in the notes.
         initial_rows: a text file (one row a line) or `.npy` file of pool rows; replaces the sampling.
         per_round: labels a round, for `rounds` rounds; 0 rounds is a plain training run.
         sizes: the batch sizes one by one; replaces `per_round` and `rounds`.
@@ -53,8 +53,8 @@ class Budget:
         batches = self.batches
         if (wanted := first + sum(batches)) > pool_size:
             raise ValueError(
-                f"budget: wants {wanted} labels ({first} first, then {sum(batches)} in {len(batches)} rounds) "
-                f"but the pool has {pool_size}; lower budget.rounds, budget.per_round or budget.initial"
+                f"budget: wants {wanted} labels ({first} first, then {sum(batches)} in {len(batches)} "
+                f"rounds) but the pool has {pool_size}; lower budget.rounds, .per_round or .initial"
             )
         if wanted == 0:
             raise ValueError("budget: buys no label at all; raise budget.initial or budget.rounds")
@@ -63,7 +63,7 @@ class Budget:
     def first_rows(
         self, labels: Int64[ndarray, " n"], classes: int, rng: np.random.Generator
     ) -> Int64[ndarray, " b"]:
-        """The rows of round 0, a function of the labels' number (or the labels, see above) and the stream alone.
+        """The rows of round 0: a function of the pool's size (or its labels, see above) and the stream.
 
         Raises:
             ValueError: rows of the file that are no pool rows, or a class with too few items.

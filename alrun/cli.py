@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from alrun.state import Saved
 
 BAD_SETTINGS, BUSY = 2, 3
-GROUPS = "dataset model trainer featurizer graph strategy oracle budget tracker".split()
+GROUPS = ("dataset", "model", "trainer", "featurizer", "graph", "strategy", "oracle", "budget", "tracker")
 
 
 def main() -> None:

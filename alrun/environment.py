@@ -13,8 +13,9 @@ from alrun.config import ConfigError
 from alrun.data.data import Data
 
 PACKAGES = (
-    "alrun torch torchvision numpy scipy scikit-learn faiss-gpu faiss-cpu pot pulp hydra-core omegaconf mlflow"
-).split()
+    *("alrun", "torch", "torchvision", "numpy", "scipy", "scikit-learn", "faiss-gpu", "faiss-cpu"),
+    *("pot", "pulp", "hydra-core", "omegaconf", "mlflow"),
+)
 
 
 def chosen_device(name: str) -> torch.device:

@@ -21,8 +21,8 @@ Check = Callable[[Mapping[str, Any]], object]
 def mistakes(words: Sequence[str], folder: str | None, multirun: bool, check: Check) -> list[str]:
     """Every mistake of these overrides, one line each, beginning with the full key.
 
-    Values are set whether the key exists or not, so that `check` (which raises ConfigError for composed settings)
-    sees all of them together. In a sweep each value of each axis is checked once.
+    Values are set whether the key exists or not, so that `check`, which raises ConfigError for composed
+    settings, sees all of them together. In a sweep each value of each axis is checked once.
     """
     search = [f"hydra.searchpath=[file://{folder}]"] if folder else []
     with initialize_config_module("alrun.conf", version_base="1.3"):

@@ -25,7 +25,7 @@ def stream(seed: int, *names: str | int) -> np.random.Generator:
 
 @dataclass(frozen=True)
 class Seeds:
-    """The seed tree: one seed, and for each branch a seed of its own, so that one source of chance can vary alone.
+    """For each branch of chance a seed of its own, or None to follow the run's: so that one can vary alone.
 
     Branches: `split` (subsets of the data set), `initial` (first labeled rows), `weights` (initial weights),
     `order` (mini-batches, augmentation, dropout while training), `select` (strategies), `oracle`.
@@ -73,11 +73,11 @@ class Inputs:
         """
         if self.array.ndim < 2 or len(self.array) == 0:
             raise ValueError(
-                f"inputs must be (n, ...) with at least one item and one feature, got shape {self.array.shape}"
+                f"inputs must be (n, ...) with an item and a feature at least, got shape {self.array.shape}"
             )
         if self.array.dtype != np.uint8 and self.array.dtype.kind != "f":
             raise ValueError(
-                f"inputs must be uint8 or floating, got {self.array.dtype}; convert them with astype('float32')"
+                f"inputs must be uint8 or floating, got {self.array.dtype}; use astype('float32')"
             )
 
     def __len__(self) -> int:
@@ -127,7 +127,7 @@ class Inputs:
             square = square + (block**2).sum(axis=(0, 2)) / block.shape[2]
         mean = total / len(self)
         std = np.sqrt(np.maximum(square / len(self) - mean**2, 0))
-        return Moments(mean.astype(np.float32), np.where(std < 1e-6, 1, std).astype(np.float32))
+        return Moments(np.asarray(mean, np.float32), np.where(std < 1e-6, 1, std).astype(np.float32))
 
     def derived(self, key: Any, make: Callable[[], Any]) -> Any:
         """What `make` gives, made once for these inputs and this key (frozen layers' outputs, say)."""

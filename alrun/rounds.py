@@ -25,7 +25,7 @@ OF_FEATURES = frozenset({"features", "graph"})
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """Rows in order of choice, one score a row (the strategy says what it means), and notes (name -> number)."""
+    """Rows in order of choice, one score a row (the strategy says what it means), notes (name -> number)."""
 
     rows: Int64[ndarray, " b"]
     scores: Float64[ndarray, " b"]

@@ -26,10 +26,12 @@ from alrun.state import RunFolder, Saved
 from alrun.strategies.uncertainty import entropy
 from alrun.track import Tracker
 from alrun.training.evaluate import evaluate
-from alrun.training.model import Model, restored
+from alrun.training.model import restored
 from alrun.training.supervised import Supervised
 
 log = logging.getLogger(__name__)
+
+Settings = Mapping[str, Any]
 
 QUERY_PARTS = ("predict", "features", "graph", "select")
 
@@ -81,11 +83,11 @@ class Screen(Protocol):
         ...
 
 
-def run(experiment: Experiment, folder: RunFolder, settings: Mapping[str, Any], screen: Screen) -> Saved:
+def run(experiment: Experiment, folder: RunFolder, settings: Settings, screen: Screen) -> Saved:
     """Runs what is missing of an experiment, and gives its records.
 
     Raises:
-        ConfigError, ValueError, OSError: bad input; before the run folder is touched wherever it can be known.
+        ConfigError, ValueError, OSError: bad input, before the run folder is made wherever it can be known.
     """
     folder.same_settings(settings)
     if (whole := folder.finished(len(experiment.budget.batches))) is not None:

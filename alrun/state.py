@@ -22,10 +22,10 @@ from alrun.config import ConfigError, contents, differences
 
 log = logging.getLogger(__name__)
 
-FIRST_COLUMNS = (
-    "round,labeled,accuracy,loss,nll,ece,query_seconds,predict_seconds,features_seconds,graph_seconds,"
-    "select_seconds,train_seconds,candidates,peak_rss_mb"
-).split(",")
+FIRST_COLUMNS = [
+    *("round", "labeled", "accuracy", "loss", "nll", "ece", "query_seconds", "predict_seconds"),
+    *("features_seconds", "graph_seconds", "select_seconds", "train_seconds", "candidates", "peak_rss_mb"),
+]
 SELECTION_COLUMNS = ["round", "rank", "row", "label", "score"]
 
 
@@ -135,14 +135,11 @@ class RunFolder:
             return Saved(**torch.load(self._checkpoint, map_location="cpu", weights_only=True))
         except (OSError, RuntimeError, TypeError, EOFError, KeyError, ValueError) as error:
             name = type(error).__name__
-            raise ConfigError(
-                [
-                    f"{self._checkpoint}: cannot be read ({name}); restore it or delete {self.path} to begin anew"
-                ]
-            ) from None
+            remedy = f"restore it or delete {self.path} to begin anew"
+            raise ConfigError([f"{self._checkpoint}: cannot be read ({name}); {remedy}"]) from None
 
     def commit(self, saved: Saved) -> None:
-        """Makes a round whole. The checkpoint is the truth; the CSV files follow from it and are written anew."""
+        """Makes a round whole. The checkpoint is the truth; the CSV files follow from it, written anew."""
         state = {name: getattr(saved, name) for name in Saved.__dataclass_fields__}
         with atomic(self._checkpoint) as part:
             torch.save(state, part)

@@ -37,8 +37,8 @@ SECTIONS = {
     "peak_gpu_mb": "memory/peak_gpu_mb",
 }
 GROUPED = (
-    '{"groupBy": {"aggregateFunction": "average", "groupByKeys": [{"mode": "tag", "groupByData": "strategy"}]},'
-    ' "runsHiddenMode": "SHOWALL"}'
+    '{"groupBy": {"aggregateFunction": "average", '
+    '"groupByKeys": [{"mode": "tag", "groupByData": "strategy"}]}, "runsHiddenMode": "SHOWALL"}'
 )
 
 
@@ -53,7 +53,7 @@ class Tracker(Protocol):
 
 @dataclass(frozen=True)
 class Mlflow:
-    """One experiment a data set, one flat run a (strategy, seed, settings id), the step is the number of labels.
+    """One experiment a data set, one flat run a (strategy, seed, settings id), by number of labels.
 
     Attributes:
         uri: a tracking server or database; null is the file `mlflow.db` in `output_dir`, without a server.
@@ -67,7 +67,7 @@ class Mlflow:
         """Sends the rounds that are not logged yet; a tracker out of reach is a warning, not an error."""
         for failure in self._attempt(lambda: self._send(folder, settings, finished)):
             log.warning(
-                "MLflow is out of reach (%s: %s); the run goes on, and the same command sends what is missing",
+                "MLflow is out of reach (%s: %s); the run goes on, the same command sends what is missing",
                 type(failure).__name__,
                 str(failure).splitlines()[0] if str(failure) else "",
             )

@@ -1,0 +1,1 @@
+"""Settings; a package so that Hydra finds them in a wheel."""

@@ -44,7 +44,9 @@ def strategy(name: str, *overrides: str):
 class Situation:
     """A pool of random points with some labels, a small network, and rounds on top."""
 
-    def __init__(self, points: np.ndarray, labeled: dict[int, int], classes: int = 3, fixed: bool = False) -> None:
+    def __init__(
+        self, points: np.ndarray, labeled: dict[int, int], classes: int = 3, fixed: bool = False
+    ) -> None:
         self.inputs = Inputs(points)
         labels = np.full(len(points), -1, np.int64)
         for row, label in labeled.items():
@@ -57,7 +59,9 @@ class Situation:
             torch.nn.init.normal_(network.head.weight)
         self.model = Model(network, self.inputs, {})
 
-    def round(self, who, size: int, *, seed: int = 0, truth: np.ndarray | None = None, cold: bool = False) -> Round:
+    def round(
+        self, who, size: int, *, seed: int = 0, truth: np.ndarray | None = None, cold: bool = False
+    ) -> Round:
         """A round for this strategy; `truth` answers what it asks for."""
         seeds = Seeds(None, None, None, None, None, None)
         truth = np.zeros(len(self.pool), np.int64) if truth is None else truth

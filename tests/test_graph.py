@@ -275,3 +275,7 @@ def test_for_two_classes_the_simplex_criteria_rank_alike():
     criteria = [uncertainty.confidence, uncertainty.margin, uncertainty.negative_entropy]
     first, second, third = (np.argsort(criterion(shares)).tolist() for criterion in criteria)
     assert first == second == third
+
+
+def test_a_share_that_rounding_left_below_zero_counts_as_zero():
+    assert uncertainty.negative_entropy(np.array([[1.0, -1e-17]])).tolist() == [0.0]

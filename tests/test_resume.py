@@ -1,4 +1,4 @@
-"""Real kills: a child process dies by SIGKILL at a chosen point, the same command goes on, nothing differs."""
+"""Real kills: a process dies by SIGKILL at a chosen point, the same command goes on, nothing differs."""
 
 import csv
 import os
@@ -8,12 +8,19 @@ from pathlib import Path
 
 import pytest
 
-COMMAND = (
-    "strategy=diffusion tracker=none budget.initial=10 budget.rounds=3 trainer.epochs=6 trainer.patience=4 "
-    "strategy.mini_batch=5 model.dropout=0.2 dataset.pool_size=300"
-).split()
+COMMAND = [
+    "strategy=diffusion",
+    "tracker=none",
+    "budget.initial=10",
+    "budget.rounds=3",
+    "trainer.epochs=6",
+    "trainer.patience=4",
+    "strategy.mini_batch=5",
+    "model.dropout=0.2",
+    "dataset.pool_size=300",
+]
 
-# What stands before the program in the child: the n-th call of a function kills the process, as kill -9 would.
+# Stands before the program in the child: the n-th call of a function kills the process, as kill -9 would.
 CHILD = """
 import functools, os, signal, sys
 import alrun.run, alrun.state, alrun.training.supervised

@@ -106,7 +106,9 @@ def test_hidden_labels_change_nothing_but_the_answers_it_bought(words, situation
 def test_it_survives_duplicates_constant_features_and_an_unseen_class(words):
     who = made(words)
     same = Situation(np.ones((30, 2), np.float32), {0: 0, 7: 1})
-    pairs = Situation(np.repeat(np.random.default_rng(0).normal(size=(15, 2)), 2, 0).astype(np.float32), {0: 2, 9: 2})
+    pairs = Situation(
+        np.repeat(np.random.default_rng(0).normal(size=(15, 2)), 2, 0).astype(np.float32), {0: 2, 9: 2}
+    )
     for at in (same, pairs):
         for size in (1, 6, 28):
             assert len(np.unique(chosen(who, at.round(who, size), size).rows)) == size

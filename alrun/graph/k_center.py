@@ -15,8 +15,8 @@ def k_center(
 ) -> tuple[Int64[ndarray, " b"], Float64[ndarray, " b"]]:
     """The candidates farthest from all centers one by one, and their Euclidean distance when chosen.
 
-    Each choice becomes a center. Without any center the first is the candidate closest to the candidates' mean,
-    at distance inf. Ties fall to the smaller row; chosen rows are never chosen again, also among duplicates.
+    Each choice becomes a center. Without any center the first is the candidate closest to the candidates'
+    mean, at distance inf. Ties fall to the smaller row; no row is chosen twice, also among duplicates.
 
     Raises:
         ValueError: a coordinate that is no finite number.

@@ -29,8 +29,8 @@ class Diffusion:
         init: unlabeled rows start at zero or at the model's probabilities (B.2).
         shrink_below: B.3's delta.
         influence: B.1's row or column sum.
-        uncertainty: `min_abs` is eq. (8), `norm` the p-norm; `confidence`, `margin` and `entropy` diffuse class
-            shares in the simplex instead (S1 appendix C).
+        uncertainty: `min_abs` is eq. (8), `norm` the p-norm; `confidence`, `margin` and `entropy` diffuse
+            class shares in the simplex instead (S1 appendix C).
         norm_p: p of `norm`.
 
     Without a model (cold start) a picked row is clamped as explored but of no class: -1 for every class (1/C

@@ -9,7 +9,7 @@ from alrun.strategies.uncertainty import largest
 
 @dataclass(frozen=True)
 class Entropy:
-    """Entropy: the largest predictive entropy first. Scores are alrun.strategies.uncertainty.entropy.
+    """Entropy: the largest predictive entropy first.
 
     Source: S0, section 6.2, Entropy (Settles 2012, section 2.3).
     """

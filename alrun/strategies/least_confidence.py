@@ -9,7 +9,7 @@ from alrun.strategies.uncertainty import largest
 
 @dataclass(frozen=True)
 class LeastConfidence:
-    """Least confidence: the smallest largest probability first. Scores are alrun.strategies.uncertainty.confidence_gap.
+    """Least confidence: the smallest largest probability first.
 
     Source: S0, section 6.2, Uncertainty (Lewis and Gale 1994).
     """

@@ -9,7 +9,7 @@ from alrun.strategies.uncertainty import margin as uncertainty
 
 @dataclass(frozen=True)
 class Margin:
-    """Margin: the smallest gap between the two largest probabilities first. Scores are alrun.strategies.uncertainty.margin.
+    """Margin: the smallest gap between the two largest probabilities first.
 
     Source: S0, section 6.2, Margin (Settles 2012, section 2.2).
     """

@@ -94,7 +94,8 @@ class Supervised:
             )
         held = self._held_out(pool.labeled, chance)
         fit = _Fit(self, network, pool, np.setdiff1d(pool.labeled, held), held)
-        return Model(network.eval(), pool.inputs, fit.run(chance, progress))
+        facts = fit.run(chance, progress)
+        return Model(network.eval(), pool.inputs, facts)
 
     def rate(self, epoch: int) -> float:
         """The learning rate of an epoch, counted from 0."""
