@@ -106,7 +106,8 @@ def _show(console: Any, path: Path, settings: dict[str, Any], saved: "Saved") ->
     title = f"{choices['strategy']} on {choices['dataset']}, seed {settings['seed']}"
     if HydraConfig.get().mode == RunMode.MULTIRUN:
         last = saved.records[-1]
-        console.print(f"{title}: {last['labeled']} labels, accuracy {100 * last['accuracy']:.2f} %, {path}")
+        news = f"{title}: {last['labeled']} labels, accuracy {100 * last['accuracy']:.2f} %, {path}"
+        console.print(news, soft_wrap=True, highlight=False)
         return
     console.print(f"\n{title}", summary(saved.records))
     console.print(f"figure:  {path / 'figures' / 'accuracy.png'}", soft_wrap=True, highlight=False)

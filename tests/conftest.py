@@ -1,7 +1,12 @@
 """Parts made from the project's own settings, and small rounds to try strategies in."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
+
+# Before torch: test workers share the machine, and idle OpenMP threads that spin would take it from them.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import numpy as np
 import pytest

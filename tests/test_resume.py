@@ -1,29 +1,27 @@
 """Real kills: a process dies by SIGKILL at a chosen point, the same command goes on, nothing differs."""
 
 import csv
-import os
+import json
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
 COMMAND = [
-    "strategy=diffusion",
-    "tracker=none",
-    "budget.initial=10",
-    "budget.rounds=3",
-    "trainer.epochs=6",
-    "trainer.patience=4",
-    "strategy.mini_batch=5",
-    "model.dropout=0.2",
-    "dataset.pool_size=300",
+    *("strategy=diffusion", "tracker=none", "budget.initial=10", "budget.rounds=3", "trainer.epochs=6"),
+    *("trainer.patience=4", "strategy.mini_batch=5", "model.dropout=0.2", "dataset.pool_size=300"),
 ]
 
-# Stands before the program in the child: the n-th call of a function kills the process, as kill -9 would.
-CHILD = """
-import functools, os, signal, sys
-import alrun.run, alrun.state, alrun.training.supervised
+# One process imports everything once; each run is a fork of it, so that many real kills stay affordable.
+# In the fork the n-th call of a function kills the process, as kill -9 would.
+NURSERY = """
+import functools, json, os, signal, sys
+import torch._dynamo  # what torch's optimizers import on first use
+import alrun.assembly, alrun.overrides, alrun.run, alrun.screen, alrun.state, alrun.training.supervised
+from alrun.cli import main
 from alrun.strategies.diffusion import Diffusion
 
 def deadly(owner, name, count, before):
@@ -40,10 +38,20 @@ def deadly(owner, name, count, before):
     setattr(owner, name, call)
 
 alrun.state.RunFolder.progress = functools.partialmethod(alrun.state.RunFolder.progress, every=0.0)
-{kill}
-from alrun.cli import main
-sys.argv = ["alrun", *sys.argv[1:]]
-main()
+for line in sys.stdin:
+    job = json.loads(line)
+    child = os.fork()
+    if child == 0:
+        os.chdir(job["folder"])
+        output = os.open("output.txt", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        os.dup2(output, 1)
+        os.dup2(output, 2)
+        exec(job["kill"])
+        sys.argv = ["alrun", *job["command"]]
+        main()
+        sys.stdout.flush()
+        os._exit(0)
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
 """
 
 KILLS = {
@@ -58,9 +66,34 @@ KILLS = {
 }
 
 
-def run(folder: Path, kill: str = "") -> subprocess.CompletedProcess:
-    child = [sys.executable, "-c", CHILD.replace("{kill}", kill), *COMMAND]
-    return subprocess.run(child, cwd=folder, capture_output=True, text=True, timeout=300, check=False)
+class Ended(NamedTuple):
+    code: int
+    output: str
+
+
+class Nursery:
+    """Runs `alrun` in forks of one prepared process."""
+
+    def __init__(self) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", NURSERY], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+
+    def run(self, folder: Path, kill: str = "") -> Ended:
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        print(json.dumps({"folder": str(folder), "kill": kill, "command": COMMAND}), file=self.process.stdin)
+        self.process.stdin.flush()
+        code = int(self.process.stdout.readline())
+        return Ended(code, (folder / "output.txt").read_text())
+
+
+@pytest.fixture(scope="module")
+def nursery() -> Iterator[Nursery]:
+    made = Nursery()
+    yield made
+    made.process.kill()
+    made.process.wait()
 
 
 def results(folder: Path) -> tuple[bytes, list[dict[str, str]]]:
@@ -75,29 +108,37 @@ def results(folder: Path) -> tuple[bytes, list[dict[str, str]]]:
 
 
 @pytest.fixture(scope="module")
-def unbroken(tmp_path_factory) -> tuple[bytes, list[dict[str, str]]]:
+def unbroken(nursery, tmp_path_factory) -> tuple[bytes, list[dict[str, str]]]:
     folder = tmp_path_factory.mktemp("unbroken")
-    done = run(folder)
-    assert done.returncode == 0, done.stderr
+    done = nursery.run(folder)
+    assert done.code == 0, done.output
     return results(folder)
 
 
 @pytest.mark.parametrize("where", KILLS)
-def test_a_run_killed_once_ends_as_if_it_never_was(where, unbroken, tmp_path):
-    killed = run(tmp_path, KILLS[where])
-    assert killed.returncode == -9, killed.stdout + killed.stderr
-    done = run(tmp_path)
-    assert done.returncode == 0, done.stderr
+def test_a_run_killed_once_ends_as_if_it_never_was(where, nursery, unbroken, tmp_path):
+    killed = nursery.run(tmp_path, KILLS[where])
+    assert killed.code == -9, killed.output
+    done = nursery.run(tmp_path)
+    assert done.code == 0, done.output
     assert results(tmp_path) == unbroken
+    assert len(unbroken[1]) == 4
     assert not list(tmp_path.rglob("*.part"))
     assert not list(tmp_path.rglob("fit.pt"))
 
 
-def test_a_finished_run_is_recognized_and_not_repeated(tmp_path):
-    assert run(tmp_path).returncode == 0
+def test_a_run_killed_again_and_again_ends_as_if_it_never_was(nursery, unbroken, tmp_path):
+    codes = [nursery.run(tmp_path, kill).code for kill in KILLS.values()]
+    assert codes.count(-9) >= 6
+    assert nursery.run(tmp_path).code == 0
+    assert results(tmp_path) == unbroken
+
+
+def test_a_finished_run_is_recognized_and_not_repeated(nursery, tmp_path):
+    assert nursery.run(tmp_path).code == 0
     before = {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in tmp_path.rglob("*.csv")}
-    again = run(tmp_path, "deadly(alrun.training.supervised.Supervised, 'fit', 1, True)")
-    assert again.returncode == 0, again.stderr
-    assert "finished already" in again.stdout
+    again = nursery.run(tmp_path, "deadly(alrun.training.supervised.Supervised, 'fit', 1, True)")
+    assert again.code == 0, again.output
+    assert "finished already" in again.output
     assert before == {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in tmp_path.rglob("*.csv")}
-    assert os.listdir(tmp_path / "outputs" / "digits" / "diffusion") == [next(iter(before)).parent.name]
+    assert len(list((tmp_path / "outputs" / "digits" / "diffusion").iterdir())) == 1

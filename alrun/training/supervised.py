@@ -19,7 +19,8 @@ from alrun.training.model import Model, placed
 from alrun.training.progress import Progress
 from alrun.training.seeding import seeded
 
-# numbers; below it a fused step only adds thread wake-ups, 40 times slower on a busy machine
+# numbers; below it a plain step on flat weights is no slower than a fused one (9,800 and 9,000 a second,
+# MLP 2-30-30-2), which on a busy machine also waits for threads
 FUSED_FROM = 2**15
 HELD_ITEMS = 256
 
