@@ -92,6 +92,8 @@ def run(experiment: Experiment, folder: RunFolder, settings: Settings, screen: S
     folder.same_settings(settings)
     if (whole := folder.finished(len(experiment.budget.batches))) is not None:
         screen.already(folder.path)
+        if experiment.tracker is not None:
+            experiment.tracker.sync(folder.path, settings, finished=True)
         return whole
     device = chosen_device(experiment.device)
     data = experiment.dataset.load(Path(experiment.data_dir), experiment.stream("split"))
@@ -100,11 +102,11 @@ def run(experiment: Experiment, folder: RunFolder, settings: Settings, screen: S
     with folder.opened(settings, environment(device, data, experiment.seed)):
         saved = folder.load()
         screen.begin(len(plan), saved.round + 1)
-        loop = Loop(experiment, data, device, saved)
+        loop, heard = Loop(experiment, data, device, saved), True
         for number in range(saved.round + 1, len(plan)):
             loop.play(number, plan[number], first, folder, screen)
-            if experiment.tracker is not None:
-                experiment.tracker.sync(folder.path, settings, finished=False)
+            if experiment.tracker is not None and heard:
+                heard = experiment.tracker.sync(folder.path, settings, finished=False)
         folder.write_tables(saved)
         if len(data.inputs.shape) == 2 and data.inputs.shape[1] == 2 and loop.model is not None:
             draw_plane(folder.figures / "plane.png", data, loop.model, saved.purchases)
@@ -155,6 +157,7 @@ class Loop:
             if len(entropies):
                 record["batch_entropy"] = float(entropies.mean())
             self.saved.records.append(record)
+            _log(record)
             screen.round(record)
         for name, lines in work.tables.items():
             self.saved.tables.setdefault(name, []).extend(lines)
@@ -237,6 +240,15 @@ class Loop:
             self.life.graph(self.pool)
         elif self.life.fixed and "features" in needs:
             self.life.features(self.pool)
+
+
+def _log(record: Mapping[str, Any]) -> None:
+    log.info(
+        "round %d: %d labels, accuracy %.4f, query %.3f s, %d epochs in %.1f s (%.0f images per second)",
+        *(record[name] for name in ("round", "labeled", "accuracy", "query_seconds", "train_epochs")),
+        record["train_seconds"],
+        record["train_images"] / max(record["train_seconds"], 1e-9),
+    )
 
 
 def _plain_scores(batch: Batch, number: int) -> list[float | str]:

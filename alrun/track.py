@@ -4,6 +4,7 @@ import logging
 import os
 import sqlite3
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -14,6 +15,8 @@ from alrun.config import PLACE, flat
 from alrun.state import read_records, write_text
 
 log = logging.getLogger(__name__)
+
+SENT = "checkpoint/sent"
 
 SECTIONS = {
     "accuracy": "test/accuracy",
@@ -46,8 +49,8 @@ GROUPED = (
 class Tracker(Protocol):
     """Receives a run's records; losing it never loses the run."""
 
-    def sync(self, folder: Path, settings: Mapping[str, Any], finished: bool) -> None:
-        """Sends what the run folder holds and the tracker has not got yet."""
+    def sync(self, folder: Path, settings: Mapping[str, Any], finished: bool) -> bool:
+        """Sends what the run folder holds and the tracker has not got yet; whether it was within reach."""
         ...
 
 
@@ -63,16 +66,19 @@ class Mlflow:
     uri: str | None
     figures: bool
 
-    def sync(self, folder: Path, settings: Mapping[str, Any], finished: bool) -> None:
+    def sync(self, folder: Path, settings: Mapping[str, Any], finished: bool) -> bool:
         """Sends the rounds that are not logged yet; a tracker out of reach is a warning, not an error."""
-        for failure in self._attempt(lambda: self._send(folder, settings, finished)):
+        if (folder / SENT).exists():
+            return True
+        failure = self._attempt(lambda: self._send(folder, settings, finished))
+        if failure is not None:
+            reason = f"{type(failure).__name__}: {failure}".splitlines()[0]
             log.warning(
-                "MLflow is out of reach (%s: %s); the run goes on, the same command sends what is missing",
-                type(failure).__name__,
-                str(failure).splitlines()[0] if str(failure) else "",
+                "MLflow is out of reach (%s); the run goes on, the same command sends what is missing", reason
             )
+        return failure is None
 
-    def _attempt(self, work: Callable[[], None]) -> list[Exception]:
+    def _attempt(self, work: Callable[[], None]) -> Exception | None:
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "15")
@@ -83,8 +89,8 @@ class Mlflow:
         try:
             work()
         except (MlflowException, RequestException, SQLAlchemyError, sqlite3.Error, OSError) as error:
-            return [error]
-        return []
+            return error
+        return None
 
     def _send(self, folder: Path, settings: Mapping[str, Any], finished: bool) -> None:
         from mlflow.entities import Metric
@@ -107,6 +113,7 @@ class Mlflow:
                         run_id, str(file), file.parent.name if file.suffix == ".png" else None
                     )
             client.set_terminated(run_id, "FINISHED")
+            write_text(folder / SENT, "")
 
     def _run(self, client: Any, folder: Path, settings: Mapping[str, Any]) -> str:
         """The id of this folder's MLflow run, made once and kept beside the records."""
@@ -151,6 +158,10 @@ def connected(uri: str | None, output_dir: Path) -> Any:
 
     output_dir.mkdir(parents=True, exist_ok=True)
     with FileLock(output_dir / ".mlflow.lock"):
+        if uri is None:
+            # MLflow itself would try for minutes to open what is no database.
+            with closing(sqlite3.connect(output_dir / "mlflow.db", timeout=20)) as database:
+                database.execute("PRAGMA schema_version")
         return MlflowClient(tracking_uri=address(uri, output_dir))
 
 
