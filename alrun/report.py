@@ -56,9 +56,9 @@ def draw_plane(path: Path, data: Data, model: Model, purchases: Sequence[Mapping
     for axes in (pool, queried):
         draw_boundary(axes, data, model)
         axes.set_aspect("equal")
-    _scatter(pool, data, np.arange(len(data.labels)), size=6)
+    scatter(pool, data, np.arange(len(data.labels)), size=6)
     pool.set_title("pool and decision boundary")
-    _scatter(queried, data, first, size=40)
+    scatter(queried, data, first, size=40)
     if len(rows):
         points = queried.scatter(
             *data.inputs[rows].T,
@@ -88,7 +88,8 @@ def draw_boundary(axes: Axes, data: Data, model: Model) -> None:
     )
 
 
-def _scatter(axes: Axes, data: Data, rows: np.ndarray, size: float) -> None:
+def scatter(axes: Axes, data: Data, rows: np.ndarray, size: float) -> None:
+    """These rows as dots in the color of their class."""
     if len(rows):
         colors = np.array(_colors(data))[data.labels[rows]]
         axes.scatter(*data.inputs[rows].T, c=list(colors), s=size, edgecolors="none", alpha=0.8)
