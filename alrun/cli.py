@@ -28,6 +28,7 @@ def main() -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
     if sys.argv[1:2] == ["ui"]:
         from alrun.ui import serve
 
@@ -37,7 +38,7 @@ def main() -> None:
         _stop_at_mistakes(asked)
     if asked.multirun and not any(word.startswith("sweep=") for word in asked.overrides):
         digest = hashlib.sha256(" ".join(sorted(asked.overrides)).encode()).hexdigest()[:8]
-        sys.argv.append(f"sweep={digest}")
+        sys.argv.append(f"sweep=s{digest}")  # a letter first: 12e34567 would be read as a number
     _job()
 
 

@@ -156,6 +156,9 @@ def test_a_strategy_from_outside_the_repository_runs_by_its_own_settings(tmp_pat
 def test_a_sweep_runs_every_combination_in_folders_of_its_own(tmp_path):
     done = alrun(tmp_path, "-m", "seed=0,1", "strategy=random,margin", *FAST)
     assert done.returncode == 0, done.stderr
+    sweeps = {path.read_text().split("sweep: ")[1].split()[0] for path in tmp_path.rglob("settings.yaml")}
+    assert len(sweeps) == 1
+    assert sweeps.pop().startswith("s")
     assert len(list(tmp_path.glob("outputs/digits/*/seed[01]-*/rounds.csv"))) == 4
 
 
