@@ -57,7 +57,7 @@ def _job(config: DictConfig) -> None:
     """One run. Bad input ends a single run with one line and exit code 2; in a sweep the others go on."""
     from alrun.state import BusyError
 
-    logging.getLogger("alrun").setLevel(logging.INFO)
+    _warn_on_stderr(logging.getLogger("alrun"))
     try:
         _run(config)
     except (ConfigError, ValueError, OSError) as error:
@@ -65,6 +65,16 @@ def _job(config: DictConfig) -> None:
             raise
         print(f"{error}" if isinstance(error, ConfigError) else f"alrun: {error}", file=sys.stderr)  # noqa: T201
         sys.exit(BUSY if isinstance(error, BusyError) else BAD_SETTINGS)
+
+
+def _warn_on_stderr(logger: logging.Logger) -> None:
+    """Everything goes to the run's own log; warnings are shown as well."""
+    logger.setLevel(logging.INFO)
+    if not logger.handlers:
+        shown = logging.StreamHandler()
+        shown.setLevel(logging.WARNING)
+        shown.setFormatter(logging.Formatter("%(levelname)s: %(message)s"))
+        logger.addHandler(shown)
 
 
 def _run(config: DictConfig) -> None:

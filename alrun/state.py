@@ -17,6 +17,8 @@ from filelock import FileLock, Timeout
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from alrun.config import ConfigError, contents, differences
 
@@ -99,7 +101,7 @@ class RunFolder:
             return
         try:
             old = OmegaConf.to_container(OmegaConf.load(file))
-        except Exception as error:  # whatever the YAML reader makes of a damaged file
+        except (YAMLError, OmegaConfBaseException, UnicodeDecodeError, OSError) as error:
             raise ConfigError(
                 [f"{file}: cannot be read ({type(error).__name__}); restore or delete the folder"]
             ) from None
