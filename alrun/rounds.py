@@ -1,6 +1,5 @@
 """What a strategy sees of a round, what it returns, and what it costs."""
 
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -12,6 +11,7 @@ from jaxtyping import Float32, Float64, Int64
 from matplotlib.figure import Figure
 from numpy import ndarray
 
+from alrun.clock import Clock
 from alrun.features.featurizer import Featurizer
 from alrun.graph.knn import Graph, Knn
 from alrun.pool import Pool
@@ -60,36 +60,6 @@ def needs_model(strategy: Strategy, featurizer: Featurizer | None) -> bool:
     """Whether a strategy cannot choose before the first label is bought."""
     features = bool(strategy.needs & OF_FEATURES) and featurizer is not None and featurizer.depends_on_model
     return bool(strategy.needs & OF_THE_MODEL) or features
-
-
-class Clock:
-    """Wall seconds by part; a nested part's seconds are taken out of the part around it."""
-
-    def __init__(self, device: torch.device) -> None:
-        self.seconds: dict[str, float] = {}
-        self._device = device
-        self._open: list[str] = []
-        self._since = 0.0
-
-    @contextmanager
-    def part(self, name: str) -> Iterator[None]:
-        """Charges what happens inside to `name`; on a GPU the device is waited for at both ends."""
-        self._charge()
-        self._open.append(name)
-        self.seconds.setdefault(name, 0.0)
-        try:
-            yield
-        finally:
-            self._charge()
-            self._open.pop()
-
-    def _charge(self) -> None:
-        if self._device.type == "cuda":
-            torch.cuda.synchronize(self._device)
-        now = time.perf_counter()
-        if self._open:
-            self.seconds[self._open[-1]] += now - self._since
-        self._since = now
 
 
 class Lifetime:

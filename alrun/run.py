@@ -13,6 +13,7 @@ from annotated_types import Ge
 from numpy import ndarray
 
 from alrun.budget import Budget
+from alrun.clock import Clock
 from alrun.data.data import Data, Dataset
 from alrun.environment import chosen_device, environment
 from alrun.features.featurizer import Featurizer
@@ -21,7 +22,7 @@ from alrun.models.network import Architecture
 from alrun.oracle import Simulated
 from alrun.pool import NOT_BOUGHT, Inputs, Pool, Seeds
 from alrun.report import draw_plane, draw_run
-from alrun.rounds import Batch, Clock, Lifetime, Round, Strategy, Work, checked, name_of, needs_model
+from alrun.rounds import Batch, Lifetime, Round, Strategy, Work, checked, name_of, needs_model
 from alrun.state import RunFolder, Saved
 from alrun.strategies.uncertainty import entropy
 from alrun.track import Tracker

@@ -16,11 +16,12 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
+from alrun.clock import Clock
 from alrun.features.simple import Penultimate, Pixels
 from alrun.graph.knn import Knn
 from alrun.models.mlp import Mlp
 from alrun.pool import Inputs, Pool, Seeds
-from alrun.rounds import Clock, Lifetime, Round, Work, name_of
+from alrun.rounds import Lifetime, Round, Work, name_of
 from alrun.training.model import Model
 from alrun.training.seeding import seeded
 

@@ -6,8 +6,9 @@ from pathlib import Path
 from conftest import ROOT
 
 ROOMS = (
-    "config cache | pool data | models | graph transport | training | generative | features | rounds budget"
-    " | strategies | oracle state track environment | report | run | assembly | screen overrides ui | cli"
+    "config cache | pool data | models | graph transport | training | generative | features | "
+    "clock rounds budget | strategies | oracle state track environment | report | run | "
+    "assembly | screen overrides ui | cli"
 )
 # Within one place, what stands first may be imported by what follows.
 ORDER = {room: place for place, room in enumerate(ROOMS.replace("|", " ").split())}
