@@ -36,8 +36,9 @@ SECTIONS = {
     "predicted": "query/predicted",
     "batch_entropy": "query/batch_entropy",
     "oracle_seconds": "oracle/seconds",
-    "peak_rss_mb": "memory/peak_rss_mb",
-    "peak_gpu_mb": "memory/peak_gpu_mb",
+    "peak_rss_mb": "usage/peak_rss_mb",
+    "peak_gpu_mb": "usage/peak_gpu_mb",
+    "evaluate_seconds": "usage/evaluate_seconds",
 }
 GROUPED = (
     '{"groupBy": {"aggregateFunction": "average", '
@@ -178,12 +179,12 @@ def experiment_id(client: Any, name: str, uri: str | None, output_dir: Path) -> 
 
 
 def _metrics(record: Mapping[str, str]) -> dict[str, float]:
-    """A record's numbers under their names in MLflow: sections for what is known, `notes/` for the rest."""
+    """A record's numbers under their names in MLflow; notes of the strategy stand under `strategy/`."""
     out = {}
     for key, text in record.items():
         if text == "" or key in ("round", "labeled"):
             continue
-        section = f"once/{key.removeprefix('once_')}" if key.startswith("once_") else f"notes/{key}"
+        section = f"once/{key.removeprefix('once_')}" if key.startswith("once_") else f"strategy/{key}"
         out[SECTIONS.get(key, section)] = float(text)
     if float(record["train_seconds"]) > 0:
         out["train/images_per_second"] = float(record["train_images"]) / float(record["train_seconds"])

@@ -79,10 +79,13 @@ class Nursery:
             [sys.executable, "-c", NURSERY], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
 
-    def run(self, folder: Path, kill: str = "") -> Ended:
+    def run(self, folder: Path, kill: str = "", *words: str) -> Ended:
         assert self.process.stdin is not None
         assert self.process.stdout is not None
-        print(json.dumps({"folder": str(folder), "kill": kill, "command": COMMAND}), file=self.process.stdin)
+        print(
+            json.dumps({"folder": str(folder), "kill": kill, "command": [*COMMAND, *words]}),
+            file=self.process.stdin,
+        )
         self.process.stdin.flush()
         code = int(self.process.stdout.readline())
         return Ended(code, (folder / "output.txt").read_text())
@@ -132,6 +135,19 @@ def test_a_run_killed_again_and_again_ends_as_if_it_never_was(nursery, unbroken,
     assert codes.count(-9) >= 6
     assert nursery.run(tmp_path).code == 0
     assert results(tmp_path) == unbroken
+
+
+@pytest.mark.parametrize(
+    "words", [("model=lenet", "trainer.start=previous"), ("model=s0_cnn", "trainer.loss=hinge")]
+)
+def test_convolutional_networks_and_warm_starts_resume_to_the_same_bits(words, nursery, tmp_path):
+    (tmp_path / "whole").mkdir()
+    assert nursery.run(tmp_path / "whole", "", *words).code == 0
+    (tmp_path / "killed").mkdir()
+    for kill in ("in the middle of training", "between checkpoint and tables", "during selection"):
+        nursery.run(tmp_path / "killed", KILLS[kill], *words)
+    assert nursery.run(tmp_path / "killed", "", *words).code == 0
+    assert results(tmp_path / "killed") == results(tmp_path / "whole")
 
 
 def test_a_finished_run_is_recognized_and_not_repeated(nursery, tmp_path):

@@ -163,6 +163,9 @@ class _Fit:
         if not all(bool(weight.isfinite().all()) for weight in self.weights):
             raise self._diverged("weights that are no numbers")
         self.network.zero_grad(set_to_none=True)
+        for weight in self.network.parameters():
+            # out of the flat vector: a restored network lies in memory the same way, and gives the same bits
+            weight.data = weight.data.clone()
         return {
             "train_loss": state["loss"],
             "train_epochs": float(state["epoch"]),
