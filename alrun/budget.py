@@ -106,16 +106,15 @@ def _stratified(
 
 
 def _read_rows(path: Path) -> ndarray:
+    path = path.expanduser()
     if not path.is_file():
         raise ValueError(
             f"budget.initial_rows: no file {path}; give a text file with one pool row a line or a .npy"
         )
     try:
-        return (
-            np.load(path, allow_pickle=False)
-            if path.suffix == ".npy"
-            else np.loadtxt(path, np.int64, ndmin=1)
-        )
+        if path.suffix == ".npy":
+            return np.atleast_1d(np.load(path, allow_pickle=False))
+        return np.loadtxt(path, np.int64, ndmin=1)
     except (ValueError, OSError, EOFError) as error:
         raise ValueError(f"budget.initial_rows: cannot read {path} as rows ({error})") from None
 

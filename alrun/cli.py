@@ -36,10 +36,19 @@ def main() -> None:
     asked = get_args_parser().parse_args()
     if not (asked.help or asked.hydra_help or asked.shell_completion or asked.info):
         _stop_at_mistakes(asked)
-    if asked.multirun and not any(word.startswith("sweep=") for word in asked.overrides):
+    if asked.multirun and asked.overrides and not any(word.startswith("sweep=") for word in asked.overrides):
         digest = hashlib.sha256(" ".join(sorted(asked.overrides)).encode()).hexdigest()[:8]
-        sys.argv.append(f"sweep=s{digest}")  # a letter first: 12e34567 would be read as a number
-    _job()
+        # A letter first: 12e34567 would be a number.
+        asked.overrides.append(f"sweep=s{digest}")
+    if asked.multirun and asked.overrides:
+        _respell(asked)
+    codes: list[int] = []
+
+    def job(config: DictConfig) -> None:
+        codes.append(_attempted(config))
+
+    hydra.main(version_base="1.3", config_path="conf", config_name="config")(job)()
+    sys.exit(max(codes, default=0))
 
 
 def _stop_at_mistakes(asked: Any) -> None:
@@ -52,19 +61,26 @@ def _stop_at_mistakes(asked: Any) -> None:
         sys.exit(BAD_SETTINGS)
 
 
-@hydra.main(version_base="1.3", config_path="conf", config_name="config")
-def _job(config: DictConfig) -> None:
-    """One run. Bad input ends a single run with one line and exit code 2; in a sweep the others go on."""
+def _respell(asked: Any) -> None:
+    """Puts a sweep's overrides into the command line as Hydra takes them, where the first one stood."""
+    from alrun.overrides import for_a_sweep
+
+    place = next(i for i, word in enumerate(sys.argv) if i and word == asked.overrides[0])
+    others = [word for word in sys.argv[place:] if word not in asked.overrides]
+    sys.argv[place:] = for_a_sweep(asked.overrides, asked.config_dir) + others
+
+
+def _attempted(config: DictConfig) -> int:
+    """One run and its exit code; bad input is one line, and in a sweep the others go on."""
     from alrun.state import BusyError
 
     _warn_on_stderr(logging.getLogger("alrun"))
     try:
         _run(config)
     except (ConfigError, ValueError, OSError) as error:
-        if HydraConfig.get().mode == RunMode.MULTIRUN:
-            raise
         print(f"{error}" if isinstance(error, ConfigError) else f"alrun: {error}", file=sys.stderr)  # noqa: T201
-        sys.exit(BUSY if isinstance(error, BusyError) else BAD_SETTINGS)
+        return BUSY if isinstance(error, BusyError) else BAD_SETTINGS
+    return 0
 
 
 def _warn_on_stderr(logger: logging.Logger) -> None:
@@ -123,7 +139,7 @@ def _show(console: Any, path: Path, settings: dict[str, Any], saved: "Saved") ->
     console.print(f"\n{title}", summary(saved.records))
     console.print(f"figure:  {path / 'figures' / 'accuracy.png'}", soft_wrap=True, highlight=False)
     console.print(f"records: {path / 'rounds.csv'}", soft_wrap=True, highlight=False)
-    if settings["tracker"]:
+    if settings.get("tracker"):
         console.print("MLflow:  uv run alrun ui", highlight=False)
 
 

@@ -91,11 +91,11 @@ def contents(settings: Mapping[str, Any]) -> dict[str, str]:
     missing = [
         f"{key}: no such file or folder {value} (relative to {Path.cwd()}); check the path"
         for key, value in found.items()
-        if not Path(value).exists()
+        if not Path(value).expanduser().exists()
     ]
     if missing:
         raise ConfigError(missing)
-    return {key: f"sha256:{content_digest(Path(value))}" for key, value in found.items()}
+    return {key: f"sha256:{content_digest(Path(value).expanduser())}" for key, value in found.items()}
 
 
 def _is_none(value: Any) -> bool:

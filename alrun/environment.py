@@ -2,6 +2,7 @@
 
 import os
 import platform
+import resource
 import subprocess
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -11,6 +12,8 @@ import torch
 
 from alrun.config import ConfigError
 from alrun.data.data import Data
+
+PEAK_RESET, STATUS = Path("/proc/self/clear_refs"), Path("/proc/self/status")
 
 PACKAGES = (
     *("alrun", "torch", "torchvision", "numpy", "scipy", "scikit-learn", "faiss-gpu", "faiss-cpu"),
@@ -37,6 +40,22 @@ def chosen_device(name: str) -> torch.device:
             [f"device: {torch.cuda.device_count()} GPUs here, got {name!r}; use device=auto or cpu"]
         )
     return torch.device("cuda", device.index or 0) if device.type == "cuda" else device
+
+
+def forget_peak_memory(device: torch.device) -> None:
+    """Starts the peaks of memory anew, so that a sweep's runs do not inherit them from each other."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    if PEAK_RESET.exists() and os.access(PEAK_RESET, os.W_OK):
+        PEAK_RESET.write_text("5")
+
+
+def peak_memory() -> float:
+    """Peak resident memory in MiB: since `forget_peak_memory` on Linux, of the process elsewhere."""
+    if STATUS.exists():
+        lines = dict(line.split(":", 1) for line in STATUS.read_text().splitlines() if ":" in line)
+        return round(int(lines["VmHWM"].split()[0]) / 1024, 1)
+    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1)
 
 
 def environment(device: torch.device, data: Data, seed: int) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from hydra import compose, initialize_config_module
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.object_type import ObjectType
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
+from hydra.core.override_parser.types import Override, ValueType
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -41,6 +41,22 @@ def mistakes(words: Sequence[str], folder: str | None, multirun: bool, check: Ch
     return list(dict.fromkeys(line for line in lines if line in wrong or not line.startswith(hidden)))
 
 
+def for_a_sweep(words: Sequence[str], folder: str | None) -> list[str]:
+    """Checked overrides as Hydra takes them in a sweep.
+
+    Before it expands a sweep, Hydra applies the plain assignments to the default choices, where a setting of
+    the choices swept over may not exist.
+    """
+    with initialize_config_module("alrun.conf", version_base="1.3"):
+        groups = _Groups([f"hydra.searchpath=[file://{folder}]"] if folder else [])
+        parsed = OverridesParser.create().parse_overrides(list(words))
+        plain = [each.is_add() or each.is_delete() or each.is_force_add() for each in parsed]
+        return [
+            word if spelled or groups.choices(each.key_or_group) or word.startswith("hydra") else f"++{word}"
+            for word, each, spelled in zip(words, parsed, plain, strict=True)
+        ]
+
+
 class _Groups:
     """Choices of a configuration group, also those in the user's own folder."""
 
@@ -59,18 +75,23 @@ def _choice_mistakes(override: Override, groups: _Groups, multirun: bool) -> Ite
     if override.is_sweep_override() and not multirun:
         yield f"{key}: several values without a sweep, got {override.input_line}; add -m to run them all"
         return
-    choices = groups.choices(key)
-    if not choices or override.is_delete():
+    if override.value_type == ValueType.INTERVAL_SWEEP:
+        yield f"{key}: interval() has no values to list, got {override.input_line}; write them one by one"
         return
-    for value in _values(override, choices):
-        if value not in choices and not value.startswith("["):
+    choices = groups.choices(key)
+    values = [] if override.is_delete() else _values(override, choices)
+    if override.value_type == ValueType.GLOB_CHOICE_SWEEP and not values:
+        known = f"there are {', '.join(choices)}" if choices else "only groups have choices to match"
+        yield f"{key}: glob matches nothing, got {override.input_line}; {known}"
+    for value in values:
+        if choices and value not in choices and not value.startswith("["):
             yield f"{key}: no such choice, got {value}; {closest(value, choices)}"
 
 
 def _values(override: Override, choices: list[str]) -> list[str]:
     """What an override stands for, as text; a sweep stands for several values."""
     if override.is_sweep_override():
-        if override.value_type is not None and override.value_type.name == "GLOB_CHOICE_SWEEP":
+        if override.value_type == ValueType.GLOB_CHOICE_SWEEP:
             return override.value().filter(choices)  # type: ignore[union-attr]
         return [str(value) for value in override.sweep_string_iterator()]
     return [override.get_value_element_as_str()]

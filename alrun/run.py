@@ -1,7 +1,6 @@
 """The loop: the only place where rounds happen."""
 
 import logging
-import resource
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,7 +14,7 @@ from numpy import ndarray
 from alrun.budget import Budget
 from alrun.clock import Clock
 from alrun.data.data import Data, Dataset
-from alrun.environment import chosen_device, environment
+from alrun.environment import chosen_device, environment, forget_peak_memory, peak_memory
 from alrun.features.featurizer import Featurizer
 from alrun.graph.knn import Knn
 from alrun.models.network import Architecture
@@ -97,6 +96,7 @@ def run(experiment: Experiment, folder: RunFolder, settings: Settings, screen: S
             experiment.tracker.sync(folder.path, settings, finished=True)
         return whole
     device = chosen_device(experiment.device)
+    forget_peak_memory(device)
     data = experiment.dataset.load(Path(experiment.data_dir), experiment.stream("split"))
     plan = experiment.budget.plan(len(data.labels))
     first = experiment.budget.first_rows(data.labels, data.classes, experiment.stream("initial"))
@@ -221,7 +221,7 @@ class Loop:
             **{f"{name}_seconds": value for name, value in seconds.items()},
             "candidates": 0,
             "predicted": work.predicted,
-            "peak_rss_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1),
+            "peak_rss_mb": peak_memory(),
             "train_epochs": int(facts["train_epochs"]),
             "train_images": int(facts["train_images"]),
             **once,

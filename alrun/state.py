@@ -5,6 +5,7 @@ import io
 import json
 import logging
 import os
+import pickle
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -28,6 +29,7 @@ FIRST_COLUMNS = [
     *("round", "labeled", "accuracy", "loss", "nll", "ece", "query_seconds", "predict_seconds"),
     *("features_seconds", "graph_seconds", "select_seconds", "train_seconds", "candidates", "peak_rss_mb"),
 ]
+UNREADABLE = (OSError, RuntimeError, TypeError, EOFError, KeyError, ValueError, pickle.UnpicklingError)
 SELECTION_COLUMNS = ["round", "rank", "row", "label", "score"]
 
 
@@ -135,7 +137,7 @@ class RunFolder:
             return Saved()
         try:
             return Saved(**torch.load(self._checkpoint, map_location="cpu", weights_only=True))
-        except (OSError, RuntimeError, TypeError, EOFError, KeyError, ValueError) as error:
+        except UNREADABLE as error:
             name = type(error).__name__
             remedy = f"restore it or delete {self.path} to begin anew"
             raise ConfigError([f"{self._checkpoint}: cannot be read ({name}); {remedy}"]) from None
@@ -219,10 +221,10 @@ class FitProgress:
             return None
         try:
             saved = torch.load(self._file, map_location="cpu", weights_only=True)
-        except (OSError, RuntimeError, EOFError, ValueError) as error:
+            return saved["state"] if saved["round"] == self._number else None
+        except UNREADABLE as error:
             log.warning("%s cannot be read (%s); the fit begins anew", self._file, error)
             return None
-        return saved["state"] if saved["round"] == self._number else None
 
 
 @contextmanager

@@ -69,7 +69,7 @@ class Mlflow:
 
     def sync(self, folder: Path, settings: Mapping[str, Any], finished: bool) -> bool:
         """Sends the rounds that are not logged yet; a tracker out of reach is a warning, not an error."""
-        if (folder / SENT).exists():
+        if self._sent(folder, Path(settings["output_dir"])):
             return True
         failure = self._attempt(lambda: self._send(folder, settings, finished))
         if failure is not None:
@@ -78,6 +78,13 @@ class Mlflow:
                 "MLflow is out of reach (%s); the run goes on, the same command sends what is missing", reason
             )
         return failure is None
+
+    def _sent(self, folder: Path, output_dir: Path) -> bool:
+        """Whether this tracker has got all of a finished run; a database that was deleted has not."""
+        where, note = address(self.uri, output_dir), folder / SENT
+        database = Path(where.removeprefix("sqlite:///"))
+        there = not where.startswith("sqlite:///") or database.exists()
+        return there and note.exists() and note.read_text() == where
 
     def _attempt(self, work: Callable[[], None]) -> Exception | None:
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
@@ -114,17 +121,15 @@ class Mlflow:
                         run_id, str(file), file.parent.name if file.suffix == ".png" else None
                     )
             client.set_terminated(run_id, "FINISHED")
-            write_text(folder / SENT, "")
+            write_text(folder / SENT, address(self.uri, Path(settings["output_dir"])))
 
     def _run(self, client: Any, folder: Path, settings: Mapping[str, Any]) -> str:
-        """The id of this folder's MLflow run, made once and kept beside the records."""
+        """The id of this folder's MLflow run, made once for a tracker and kept beside the records."""
         from mlflow.entities import Param, RunTag
 
-        note = folder / "mlflow_run_id.txt"
-        if note.exists():
-            run_id = note.read_text().strip()
-            client.update_run(run_id, status="RUNNING")
-            return run_id
+        note, where = folder / "mlflow_run_id.txt", address(self.uri, Path(settings["output_dir"]))
+        if (known := _continued(client, note, where)) is not None:
+            return known
         choices = settings["choices"]
         experiment = experiment_id(client, choices["dataset"], self.uri, Path(settings["output_dir"]))
         plain = {key: value for key, value in flat(settings).items() if key.split(".")[0] not in PLACE}
@@ -141,8 +146,24 @@ class Mlflow:
             params=[Param(key, str(value)[:6000]) for key, value in plain.items()],
             tags=[RunTag("mlflow.note.content", f"run folder: {folder}")],
         )
-        write_text(note, run_id)
+        write_text(note, f"{run_id}\n{where}\n")
         return run_id
+
+
+def _continued(client: Any, note: Path, where: str) -> str | None:
+    """The run that the note names, running again; None if this tracker never had it or lost it."""
+    from mlflow.exceptions import MlflowException
+
+    run_id, place = [*note.read_text().split(), "", ""][:2] if note.exists() else ("", "")
+    if place != where:
+        return None
+    try:
+        client.update_run(run_id, status="RUNNING")
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        return None
+    return run_id
 
 
 def address(uri: str | None, output_dir: Path) -> str:

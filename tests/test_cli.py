@@ -162,6 +162,36 @@ def test_a_sweep_runs_every_combination_in_folders_of_its_own(tmp_path):
     assert len(list(tmp_path.glob("outputs/digits/*/seed[01]-*/rounds.csv"))) == 4
 
 
+def test_a_sweep_takes_flags_anywhere_and_settings_of_the_choices_swept_over(tmp_path):
+    words = ["strategy=bald,dropout_entropy", "strategy.passes=2", "dataset.pool_size=100"]
+    done = alrun(tmp_path, *words, *FAST, "-m")
+    assert done.returncode == 0, done.stderr
+    assert len(list(tmp_path.glob("outputs/digits/*/seed0-*/rounds.csv"))) == 2
+
+
+def test_in_a_sweep_one_bad_run_is_one_line_and_the_others_go_on(tmp_path):
+    done = alrun(tmp_path, "-m", "budget.per_round=99999,10", "strategy=random", *FAST)
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+    assert done.stderr.count("budget: wants") == 1
+    assert len(list(tmp_path.glob("outputs/digits/random/seed0-*/rounds.csv"))) == 1
+
+
+@pytest.mark.parametrize(
+    "words", [["seed=interval(0,1)"], ["strategy=glob(zz*)", "seed=0,1"], ["seed=glob(*)"]]
+)
+def test_a_sweep_over_nothing_is_a_mistake(words, tmp_path):
+    (line,) = refused(tmp_path, "-m", *words)
+    assert line.startswith(words[0].split("=")[0])
+
+
+def test_without_a_tracker_nothing_of_mlflow_is_made(tmp_path):
+    done = alrun(tmp_path, *FAST[1:], "~tracker", "strategy=random")
+    assert done.returncode == 0, done.stderr
+    assert "MLflow" not in done.stdout
+    assert not (tmp_path / "outputs" / "mlflow.db").exists()
+
+
 def test_the_wheel_holds_the_settings_and_runs_away_from_the_tree(tmp_path):
     uv = [sys.executable, "-m", "uv"]
     subprocess.run(

@@ -81,6 +81,13 @@ def test_stages_nest_on_the_command_line():
     assert found["strategy"]["second"]["second"]["_target_"].endswith("Margin")
 
 
+@pytest.mark.parametrize("name", names("strategy"))
+def test_every_strategy_can_be_either_stage(name):
+    for place in ("first", "second"):
+        experiment = assemble(settings("strategy=two_stage", f"strategy@strategy.{place}={name}"))
+        assert experiment.strategy.needs >= getattr(experiment.strategy, place).needs
+
+
 def test_every_group_is_a_field_of_the_experiment():
     groups = {path.name for path in CONF.iterdir() if path.is_dir() and not path.name.startswith("_")}
     assert groups - {"experiment", "needs"} <= {field.name for field in fields(Experiment)}

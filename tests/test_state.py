@@ -109,9 +109,11 @@ def test_a_damaged_checkpoint_is_named_and_not_overwritten(tmp_path):
     with folder.opened(SETTINGS, {}):
         folder.commit(whole_round())
     checkpoint = folder.path / "checkpoint" / "round.pt"
-    checkpoint.write_bytes(checkpoint.read_bytes()[:100])
-    with pytest.raises(ConfigError, match="round.pt: cannot be read"):
-        folder.load()
+    for damaged in (checkpoint.read_bytes()[:100], b"garbage, not a checkpoint", b""):
+        checkpoint.write_bytes(damaged)
+        with pytest.raises(ConfigError, match="round.pt: cannot be read"):
+            folder.load()
+        assert checkpoint.read_bytes() == damaged
 
 
 def test_a_write_that_fails_leaves_the_old_file(tmp_path):

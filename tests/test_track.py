@@ -105,6 +105,14 @@ def test_losing_the_tracker_does_not_lose_the_run_and_what_was_missed_is_sent_la
     assert [step for step, _ in points(client, run, "test/accuracy")] == [5, 10]
 
 
+def test_a_database_that_was_deleted_is_filled_again_from_the_run_folder(tmp_path):
+    ran(tmp_path)
+    (tmp_path / "outputs" / "mlflow.db").unlink()
+    assert "finished already" in ran(tmp_path)
+    client, (run,) = runs(tmp_path)
+    assert [step for step, _ in points(client, run, "test/accuracy")] == [5, 10]
+
+
 def test_the_ui_answers_on_loopback_and_prints_the_link_to_the_comparison(tracked):
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
