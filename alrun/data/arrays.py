@@ -39,7 +39,7 @@ class Arrays:
         """
         del data_dir
         try:
-            x_train, y_train, x_test, y_test = _read(Path(self.path))
+            x_train, y_train, x_test, y_test = _read(Path(self.path).expanduser())
             pool = Items(_items("x_train", x_train), _labels("y_train", y_train))
             test = Items(_items("x_test", x_test), _labels("y_test", y_test))
             names = _names(pool.labels, test.labels, self.classes)
