@@ -29,6 +29,8 @@ FIRST_COLUMNS = [
     *("round", "labeled", "accuracy", "loss", "nll", "ece", "query_seconds", "predict_seconds"),
     *("features_seconds", "graph_seconds", "select_seconds", "train_seconds", "candidates", "peak_rss_mb"),
 ]
+# What sums are rounded by; a run that goes on with the same of these goes on with the same bits.
+SAME_BITS = ("versions", "platform", "device", "gpu", "threads")
 UNREADABLE = (OSError, RuntimeError, TypeError, EOFError, KeyError, ValueError, pickle.UnpicklingError)
 SELECTION_COLUMNS = ["round", "rank", "row", "label", "score"]
 
@@ -180,7 +182,15 @@ class RunFolder:
         if not (self.path / "settings.yaml").exists():
             kept = {**settings, "contents": contents(settings)}
             write_text(self.path / "settings.yaml", OmegaConf.to_yaml(OmegaConf.create(kept)))
-        write_text(self.path / "environment.json", json.dumps(environment, indent=2) + "\n")
+        file = self.path / "environment.json"
+        before = json.loads(file.read_text()) if file.exists() else environment
+        changed = [name for name in SAME_BITS if before.get(name) != environment.get(name)]
+        if changed and self._checkpoint.exists():
+            was = ", ".join(
+                f"{name} {before.get(name)} before, {environment.get(name)} now" for name in changed
+            )
+            log.warning("the run goes on elsewhere (%s): the last digits of its numbers may differ", was)
+        write_text(file, json.dumps(environment, indent=2) + "\n")
 
     def _table(self, name: str, records: list[dict[str, Any]], first: list[str]) -> None:
         names = list(dict.fromkeys([*first, *(key for record in records for key in record)]))

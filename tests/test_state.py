@@ -95,6 +95,16 @@ def test_a_device_change_is_no_change_of_the_run(tmp_path):
     assert (folder.path / "settings.yaml").exists()
 
 
+def test_a_run_that_goes_on_elsewhere_says_so(tmp_path, caplog):
+    folder = RunFolder(tmp_path / "run")
+    with folder.opened(SETTINGS, {"threads": 2}):
+        folder.commit(whole_round())
+    with folder.opened(SETTINGS, {"threads": 2}):
+        assert caplog.text == ""
+    with folder.opened(SETTINGS, {"threads": 1}):
+        assert "threads 2 before, 1 now" in caplog.text
+
+
 def test_a_folder_that_cannot_be_made_is_a_clear_error(tmp_path):
     (tmp_path / "file").write_text("")
     with (
