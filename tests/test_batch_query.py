@@ -47,7 +47,7 @@ def slowly(case, at, size, query, score, clamp):
     return picks, scores, (first, steps, len(explored), lonely)
 
 
-def agree(fast, slow):
+def assert_agrees(fast, slow):
     picks, scores, facts = slow
     assert fast.rows.tolist() == picks
     np.testing.assert_allclose(fast.scores, scores, atol=1e-12)
@@ -68,7 +68,7 @@ def test_a_batch_is_that_of_the_algorithm_done_slowly(mini_batch, delta, influen
         case = Case(seed=seed, n=120, labeled=labeled)
         query = Query(4, mini_batch, delta, influence, False)
         args = case.situation(), 17, query, min_abs, clamp
-        agree(batch_query(*args), slowly(case, *args))
+        assert_agrees(batch_query(*args), slowly(case, *args))
 
 
 @pytest.mark.parametrize("start", ["soft", "shares"])
@@ -77,7 +77,7 @@ def test_other_starts_and_scores_agree_with_the_slow_algorithm_too(start, score)
     case = Case(seed=5, n=120)
     at = case.situation(getattr(case, start))
     args = at, 15, Query(5, 2, 0.3, "row", start == "soft"), score, of_class(case)
-    agree(batch_query(*args), slowly(case, *args))
+    assert_agrees(batch_query(*args), slowly(case, *args))
 
 
 @pytest.mark.parametrize("symmetrize", ["none", "max", "mean"])
@@ -86,7 +86,7 @@ def test_a_subset_of_candidates_is_picked_from_alone(symmetrize):
     subset = np.sort(case.rng.choice(np.flatnonzero(~case.labeled), 40, replace=False))
     args = case.situation(candidates=subset), 30, Query(3, 4, 0.5, "row", False), min_abs, of_class(case)
     fast = batch_query(*args)
-    agree(fast, slowly(case, *args))
+    assert_agrees(fast, slowly(case, *args))
     assert np.isin(fast.rows, subset).all()
     assert len(np.unique(fast.rows)) == 30
 
