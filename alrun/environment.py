@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from alrun.compiled import described
 from alrun.config import ConfigError
 from alrun.data.data import Data
 
@@ -65,6 +66,7 @@ def environment(device: torch.device, data: Data, seed: int) -> dict[str, Any]:
         "platform": platform.platform(),
         "cpus": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "threads": torch.get_num_threads(),
+        "kernels": described(),
         "device": str(device),
         "gpu": torch.cuda.get_device_name(device) if device.type == "cuda" else None,
         "cuda": torch.version.cuda if device.type == "cuda" else None,

@@ -6,7 +6,7 @@ from pathlib import Path
 from conftest import ROOT
 
 ROOMS = (
-    "config cache | pool data | models | graph transport | training | generative | features | "
+    "config cache compiled | pool data | models | graph coverage transport | training | generative | features | "
     "clock rounds budget | strategies | oracle state track environment | report | run | "
     "assembly | screen overrides ui | cli"
 )

@@ -1,0 +1,1 @@
+"""Optimal transport between the pool and a selection."""
