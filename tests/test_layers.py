@@ -6,8 +6,8 @@ from pathlib import Path
 from conftest import ROOT
 
 ROOMS = (
-    "config cache compiled | pool data | models | graph coverage transport | training | generative | features | "
-    "clock rounds budget | strategies | oracle state track environment | report | run | "
+    "config cache compiled | pool data | models | graph coverage transport | training | generative | "
+    "features | clock rounds budget | strategies | oracle state track environment | report | run | "
     "assembly | screen overrides ui | cli"
 )
 # Within one place, what stands first may be imported by what follows.

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from alrun.graph.k_center import k_center
+from alrun.coverage.k_center import k_center
 from alrun.rounds import Batch, Round
 
 

@@ -1,0 +1,1 @@
+"""Batches that cover the pool: greedy k-center, k-means++ on gradient embeddings, k-medoids."""
