@@ -72,7 +72,7 @@ class Lifetime:
     def __init__(
         self, stream: Stream, featurizer: Featurizer | None, knn: Knn | None, device: torch.device
     ) -> None:
-        self.stream, self.featurizer, self.knn = stream, featurizer, knn
+        self.stream, self.featurizer, self.knn, self.device = stream, featurizer, knn, device
         self.clock = Clock(device)
         self.purchases: list[Int64[ndarray, " b"]] = []
         self.once: dict[str, Any] = {}
@@ -98,7 +98,7 @@ class Lifetime:
         if "graph" not in self.once:
             features = self.features(pool)
             with self.clock.part("graph"):
-                self.once["graph"] = self.knn.build(features)
+                self.once["graph"] = self.knn.build(features, self.device)
         return self.once["graph"]
 
 
@@ -184,7 +184,7 @@ class Round:
         if "graph" not in self.work.made:
             features = self.features
             with self.work.clock.part("graph"):
-                self.work.made["graph"] = self.life.knn.build(features)
+                self.work.made["graph"] = self.life.knn.build(features, self.life.device)
         return self.work.made["graph"]
 
     def narrow(self, rows: Int64[ndarray, " b"]) -> "Round":

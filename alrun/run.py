@@ -188,6 +188,8 @@ class Loop:
         checked(batch, current, size, name)
         if work.asked:
             notes = {**notes, "asked_inside": float(len(work.asked))}
+        if graph := work.made.get("graph") or self.life.once.get("graph"):
+            notes = {**notes, "graph_recall": graph.recall}
         return replace(batch, notes={"candidates": float(len(current.candidates)), **batch.notes, **notes})
 
     def _train(self, number: int, folder: RunFolder, screen: Screen) -> None:

@@ -79,7 +79,12 @@ class Situation:
             self.asked.extend(rows.tolist())
             return truth[rows]
 
-        life = Lifetime(stream, Pixels() if self.fixed else Penultimate(), Knn(5, "sqeuclidean", "none"), CPU)
+        life = Lifetime(
+            stream,
+            Pixels() if self.fixed else Penultimate(),
+            Knn(5, "sqeuclidean", "none", "auto", 0.99),
+            CPU,
+        )
         work = Work(Clock(CPU), answer, size)
         rng = stream("select", 1, name_of(who))
         return Round(1, self.pool, self.pool.unlabeled, None if cold else self.model, rng, life, work)

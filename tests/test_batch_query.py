@@ -7,10 +7,14 @@ import pytest
 from scipy.sparse import csr_array
 from test_diffusion import Case
 
+from alrun.graph import diffusion as diffusion_module
+from alrun.graph import least as least_module
+from alrun.graph import walk as walk_module
 from alrun.graph.batch_query import Query, Situation, batch_query
 from alrun.graph.diffusion import clamp_values, diffuse
 from alrun.graph.kernels import affinity, hub_free, transition
 from alrun.graph.knn import Knn
+from alrun.graph.least import rounded
 from alrun.graph.uncertainty import confidence, margin, min_abs, norm
 
 
@@ -153,7 +157,7 @@ def test_rows_that_are_nobody_s_neighbor_are_counted():
 
 
 def test_identical_features_give_the_lowest_rows():
-    weights = affinity(Knn(4, "sqeuclidean", "none").build(np.ones((40, 3), np.float32)))
+    weights = affinity(Knn(4, "sqeuclidean", "none", "auto", 0.99).build(np.ones((40, 3), np.float32)))
     labeled = np.zeros(40, bool)
     at = Situation(weights, np.zeros((40, 3)), labeled, np.arange(40))
     got = batch_query(at, 5, Query(2, 5, None, "row", False), min_abs, lambda rows, values: values)
@@ -193,3 +197,39 @@ def test_scores_that_are_no_numbers_are_refused():
     at = case.situation(np.where(case.labeled[:, None], case.start, np.nan))
     with pytest.raises(ValueError, match="got NaN"):
         batch_query(at, 3, Query(2, 1, None, "row", True), min_abs, of_class(case))
+
+
+@pytest.mark.parametrize("path", ["plain", "moved", "full"])
+@pytest.mark.parametrize("mini_batch", [1, 3, 70])
+@pytest.mark.parametrize("repeats", [1, 3])
+def test_every_path_picks_the_same_rows_in_float32_also_among_duplicates(
+    path, mini_batch, repeats, monkeypatch
+):
+    points = np.repeat(np.random.default_rng(7).normal(size=(300, 3)), repeats, axis=0)[:300]
+    weights = affinity(Knn(6, "sqeuclidean", "none", "auto", 0.99).build(points.astype(np.float32)))
+    labeled = np.zeros(300, bool)
+    labeled[::30] = True
+    start = np.zeros((300, 3), np.float32)
+    start[::30] = clamp_values(np.arange(10) % 3, 3)
+    at = Situation(weights, start, labeled, np.flatnonzero(~labeled))
+    query = Query(4, mini_batch, 0.3, "row", False)
+    usual = batch_query(at, 150, query, min_abs, either)
+    if path == "moved":
+        monkeypatch.setattr(diffusion_module, "CACHED_BYTES", 0)
+    if path == "full":
+        monkeypatch.setattr(diffusion_module, "EDGES_SHARE", -1.0)
+    for module in (walk_module, diffusion_module, least_module):
+        monkeypatch.setattr(module, "COMPILED", path != "plain" and module.COMPILED)
+    other = batch_query(at, 150, query, min_abs, either)
+    assert other.rows.tolist() == usual.rows.tolist()
+    assert (other.scores == usual.scores).all()
+
+
+def test_scores_that_differ_by_rounding_tie_and_tiny_ones_still_rank():
+    scores = np.array([0.3, 0.3 + 1e-8, 3e-8, 2e-8, 0.0, -0.0, -0.3, np.inf])
+    coarse = rounded(scores, 32)
+    assert coarse[0] == coarse[1]
+    assert coarse[2] > coarse[3] > coarse[4] == coarse[5] == 0
+    np.testing.assert_allclose(coarse[:7], scores[:7], rtol=1e-6)
+    assert coarse[7] == np.inf
+    assert rounded(scores, 12)[0] < rounded(scores, 12)[1]

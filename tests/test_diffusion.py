@@ -3,6 +3,7 @@ import pytest
 from scipy.sparse import csr_array
 
 from alrun.graph import diffusion as module
+from alrun.graph import walk as walk_module
 from alrun.graph.batch_query import Situation
 from alrun.graph.diffusion import Diffusion, clamp_values, diffuse, reached
 from alrun.graph.kernels import affinity, transition
@@ -17,7 +18,9 @@ class Case:
         rng = np.random.default_rng(seed)
         points = 6 * rng.normal(size=(clusters, 3))[rng.integers(clusters, size=n)] + rng.normal(size=(n, 3))
         self.n, self.classes, self.rng = n, classes, rng
-        self.weights = affinity(Knn(k, "sqeuclidean", symmetrize).build(points.astype(np.float32)))
+        self.weights = affinity(
+            Knn(k, "sqeuclidean", symmetrize, "auto", 0.99).build(points.astype(np.float32))
+        )
         self.walk = transition(self.weights)
         self.labels = rng.integers(classes, size=n)
         self.labeled = np.zeros(n, bool)
@@ -159,7 +162,8 @@ def test_a_label_outside_the_classes_is_refused(label):
 @pytest.mark.parametrize("symmetrize", ["none", "max"])
 @pytest.mark.parametrize("start", ["start", "soft", "shares"])
 def test_incremental_equals_full_in_all_slices(share, symmetrize, start, monkeypatch):
-    monkeypatch.setattr(module, "PUSH_SHARE", share)  # all full, both, all incremental
+    monkeypatch.setattr(module, "EDGES_SHARE", share)  # all full, both, all incremental
+    monkeypatch.setattr(module, "ROWS_SHARE", 3 * share)
     case = Case(seed=2, symmetrize=symmetrize)
     begin, clamped = getattr(case, start).copy(), case.labeled.copy()
     state = Diffusion(case.walk, begin, clamped, 5)
@@ -173,6 +177,38 @@ def test_incremental_equals_full_in_all_slices(share, symmetrize, start, monkeyp
                 state.values(steps), diffuse(case.walk, begin, clamped, steps), rtol=0, atol=1e-12
             )
             assert (state.reached(steps) == reached(case.walk, clamped, steps)).all()
+            assert (state.unreached(steps) == np.flatnonzero(~state.reached(steps))).all()
+
+
+@pytest.mark.parametrize("share", [0.05, 2.0])
+@pytest.mark.parametrize("symmetrize", ["none", "max"])
+@pytest.mark.parametrize("path", ["compiled", "plain", "moved"])
+def test_incremental_has_the_bits_of_full_in_float32(share, symmetrize, path, monkeypatch):
+    monkeypatch.setattr(module, "EDGES_SHARE", share)
+    monkeypatch.setattr(module, "ROWS_SHARE", 3 * share)
+    if path == "moved":
+        monkeypatch.setattr(module, "CACHED_BYTES", 0)
+    for each in (module, walk_module):
+        monkeypatch.setattr(each, "COMPILED", path != "plain" and each.COMPILED)
+    case = Case(seed=4, symmetrize=symmetrize)
+    begin, clamped = case.start.astype(np.float32), case.labeled.copy()
+    state = Diffusion(case.walk, begin, clamped, 5)
+    for _ in range(10):
+        before = [state.values(steps).copy() for steps in range(6)]
+        rows = case.rng.choice(np.flatnonzero(~clamped), 3, replace=False)
+        begin[rows], clamped[rows] = case.rng.uniform(-1, 1, (3, case.classes)), True
+        state.clamp(rows, begin[rows])
+        full = Diffusion(case.walk, begin, clamped, 5)
+        assert (state.hops == full.hops).all()
+        for steps in range(6):
+            assert (state.values(steps) == full.values(steps)).all()
+            differ = np.flatnonzero((state.values(steps) != before[steps]).any(axis=1))
+            told = state.changed(steps)
+            assert told is None or sorted(told) == differ.tolist()
+            assert (state.at(rows, steps) == begin[rows]).all()
+    np.testing.assert_allclose(
+        state.values(5), diffuse(case.walk, begin.astype(float), clamped, 5), atol=1e-6
+    )
 
 
 def test_rows_may_be_clamped_anew_to_other_values():

@@ -4,20 +4,21 @@ from pathlib import Path
 import faiss
 import numpy as np
 import pytest
+import torch
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from scipy.spatial.distance import cdist
 
 from alrun.graph import knn as module
-from alrun.graph import uncertainty
+from alrun.graph import points, uncertainty
 from alrun.graph.kernels import affinity, components, hub_free, transition
 from alrun.graph.knn import Graph, Knn
 
 CONF = Path(__file__).parent.parent / "conf" / "graph"
 
 
-def knn(k, metric="sqeuclidean", symmetrize="none"):
-    return Knn(k, metric, symmetrize)
+def knn(k, metric="sqeuclidean", symmetrize="none", index="auto", min_recall=0.99):
+    return Knn(k, metric, symmetrize, index, min_recall)
 
 
 def by_definition(points, k):
@@ -63,13 +64,15 @@ def test_neighbors_are_those_of_brute_force_with_ties_to_the_smaller_row(kind):
 
 @pytest.mark.parametrize("kind", ["plain", "integers", "tight clusters"])
 def test_the_number_of_threads_changes_nothing(kind):
-    before, graphs = faiss.omp_get_max_threads(), []
+    before, graphs = (faiss.omp_get_max_threads(), torch.get_num_threads()), []
     try:
         for threads in (1, 2):
             faiss.omp_set_num_threads(threads)
+            torch.set_num_threads(threads)
             graphs.append(knn(6).build(crowd(kind)))
     finally:
-        faiss.omp_set_num_threads(before)
+        faiss.omp_set_num_threads(before[0])
+        torch.set_num_threads(before[1])
     assert (graphs[0].neighbors == graphs[1].neighbors).all()
     assert (graphs[0].distances == graphs[1].distances).all()
 
@@ -162,6 +165,7 @@ def test_the_settings_of_the_group_build_a_graph():
 @pytest.mark.parametrize("kind", ["plain", "integers", "crowds and singles", "tight clusters"])
 def test_the_size_of_blocks_changes_nothing(kind, monkeypatch):
     whole = knn(6).build(crowd(kind))
+    monkeypatch.setattr(points, "BLOCK_BYTES", 20_000)
     monkeypatch.setattr(module, "BLOCK_BYTES", 20_000)
     cut = knn(6).build(crowd(kind))
     assert (cut.neighbors == whole.neighbors).all()
@@ -179,7 +183,9 @@ def test_weights_are_between_one_over_e_and_one_and_k_in_each_row(kind):
 
 
 def test_weights_follow_the_formula():
-    graph = Graph(np.array([[1, 2], [0, 2], [1, 0]]), np.array([[1, 4], [1, 1], [1, 4]], np.float32), "none")
+    graph = Graph(
+        np.array([[1, 2], [0, 2], [1, 0]]), np.array([[1, 4], [1, 1], [1, 4]], np.float32), "none", 1.0
+    )
     e = np.exp
     expected = [[0, e(-0.25), e(-1)], [e(-1), 0, e(-1)], [e(-1), e(-0.25), 0]]
     np.testing.assert_allclose(affinity(graph).toarray(), expected, rtol=1e-15)

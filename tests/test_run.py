@@ -1,6 +1,7 @@
 """Whole runs in one process: budgets, shared first labels, poisoned labels, records."""
 
 import csv
+import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -154,6 +155,8 @@ def test_records_hold_the_contract_s_columns_and_random_costs_no_query_time(tmp_
     assert {"settings.yaml", "environment.json", "run.log", "selections.csv"} <= {
         path.name for path in tmp_path.iterdir()
     }
+    environment = json.loads((tmp_path / "environment.json").read_text())
+    assert environment["kernels"].startswith(("numba ", "plain ("))
     assert (tmp_path / "figures" / "accuracy.png").read_bytes().startswith(b"\x89PNG")
     selected = lines(tmp_path / "selections.csv")
     assert list(selected[0]) == ["round", "rank", "row", "label", "score"]
@@ -167,6 +170,7 @@ def test_query_parts_add_up_and_a_forward_pass_counts_as_predict(tmp_path):
         assert record["query_seconds"] == pytest.approx(sum(parts), abs=1e-5)
         assert record["predict_seconds"] > record["features_seconds"]
         assert record["graph_seconds"] > 0
+        assert record["graph_recall"] == 1
         assert record["predicted"] == 200
 
 

@@ -1,1 +1,1 @@
-"""Neighbor graphs, their kernels, label diffusion on them, and coverage."""
+"""Neighbor graphs, their kernels, label diffusion and label propagation on them."""

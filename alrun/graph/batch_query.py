@@ -9,19 +9,19 @@ from typing import Annotated, Literal
 
 import numpy as np
 from annotated_types import Ge, Le
-from jaxtyping import Bool, Float64, Int64
+from jaxtyping import Bool, Float, Float64, Int64
 from numpy import ndarray
 from scipy.sparse import csr_array
 
 from alrun.graph.diffusion import Diffusion
 from alrun.graph.kernels import hub_free, transition
+from alrun.graph.least import Least, Score
 from alrun.pool import smallest
 
-Score = Callable[[Float64[ndarray, "b c"]], Float64[ndarray, " b"]]
 Clamp = Callable[[Int64[ndarray, " p"], Float64[ndarray, "p c"]], Float64[ndarray, "p c"]]
 
-# Scores equal in these decimals tie: full and incremental diffusion differ by rounding, near 1e-16.
-DECIMALS = 12
+# Sums of weights that are equal in these decimals tie.
+TIED = 12
 
 
 @dataclass(frozen=True)
@@ -46,10 +46,13 @@ class Query:
 
 @dataclass(frozen=True, eq=False)
 class Situation:
-    """Where a batch query starts: weights W, chi^(0), its clamped rows, and the sorted rows to pick from."""
+    """Where a batch query starts: weights W, chi^(0), its clamped rows, and the sorted rows to pick from.
+
+    Labels are diffused in the type of chi^(0), float32 or float64.
+    """
 
     weights: csr_array
-    start: Float64[ndarray, "n c"]
+    start: Float[ndarray, "n c"]
     labeled: Bool[ndarray, " n"]
     candidates: Int64[ndarray, " m"]
 
@@ -98,26 +101,25 @@ def batch_query(at: Situation, size: int, query: Query, score: Score, clamp: Cla
     unreached, and never with soft starts; B.3 counts the pool's unreached rows by edges, not by chi = 0,
     lowers T for the next mini-batch, and stops at T = 1 (ALGORITHMS 1.4).
     """
-    state = Diffusion(transition(at.weights), at.start, at.labeled, query.steps)
-    influence = at.weights.sum(axis=1 if query.influence == "row" else 0).round(DECIMALS)
-    first_unreached = int((~state.reached(query.steps)).sum())
-    left, steps, size = at.candidates, query.steps, min(size, len(at.candidates))
+    size = min(size, len(at.candidates))
+    updates = -(-size // query.mini_batch)
+    state = Diffusion(transition(at.weights), at.start, at.labeled, query.steps, updates)
+    least = Least(state, at.candidates, score)
+    influence = at.weights.sum(axis=1 if query.influence == "row" else 0).round(TIED)
+    steps, first_unreached = query.steps, len(state.unreached(query.steps))
     rows, scores, explored = np.empty(size, np.int64), np.empty(size), np.zeros(size, bool)
     for begun in range(0, size, query.mini_batch):
         p = min(query.mini_batch, size - begun)
         own = slice(begun, begun + p)
-        values, unreached = state.values(steps)[left], ~state.reached(steps)
-        dark, found = left[unreached[left]], score(values)
+        unreached = state.unreached(steps)
+        dark = unreached[least.open[unreached]]
         explored[own] = by_influence = len(dark) > p and not query.soft
-        if by_influence:
-            picks = smallest(dark, -influence[dark], p)
-        else:
-            picks = smallest(left, found.round(DECIMALS), p)
-        places = np.searchsorted(left, picks)
-        rows[own], scores[own] = picks, found[places]
-        state.clamp(picks, clamp(picks, values[places]))
-        left = np.delete(left, places)
-        if query.shrink_below is not None and unreached.sum() < query.shrink_below * len(unreached):
+        picks = smallest(dark, -influence[dark], p) if by_influence else least.among(p, steps)
+        values = state.at(picks, steps).astype(np.float64)
+        rows[own], scores[own] = picks, score(values)
+        state.clamp(picks, clamp(picks, values))
+        least.clamped(picks)
+        if query.shrink_below is not None and len(unreached) < query.shrink_below * len(state):
             steps = max(steps - 1, 1)
     lonely = hub_free(at.weights)[rows[explored]]
     return Picked(rows, scores, first_unreached, steps, int(explored.sum()), int(lonely.sum()))

@@ -8,12 +8,20 @@ Source: S0 sections 4.1 and 4.3; the exact incremental update is ALGORITHMS 1.6.
 """
 
 import numpy as np
-from jaxtyping import Bool, Float64, Int64
+import torch
+from jaxtyping import Bool, Float, Float64, Int16, Int64
 from numpy import ndarray
 from scipy.sparse import csr_array
 
-# A push along more than this share of all edges costs more than a full step.
-PUSH_SHARE = 0.05
+from alrun.compiled import COMPILED, kernel
+from alrun.graph.walk import Walk
+
+# Finding and recomputing more than these shares of edges and rows costs more than a full step (measured).
+EDGES_SHARE = 0.4
+ROWS_SHARE = 0.7
+# Values of more bytes leave the cache; from so many clamps on an order by locality repays at an eighth of it.
+CACHED_BYTES = 8 << 20
+OFTEN = 20
 
 
 def clamp_values(labels: Int64[ndarray, " b"], classes: int) -> Float64[ndarray, "b c"]:
@@ -57,76 +65,164 @@ def reached(walk: csr_array, clamped: Bool[ndarray, " n"], steps: int) -> Bool[n
 class Diffusion:
     """Diffused values for every number of steps 0..T, updated exactly when rows are clamped.
 
-    Holds T + 1 slices (n, c) of float64, so that shorter diffusions (B.3) cost nothing. `hops` (n,) is the
-    fewest steps by which the walk comes to a clamped row: 0 on clamped rows, T + 1 where there is none within
-    T.
+    Holds T + 1 slices (n, c) of the start's type, float32 or float64, so that shorter diffusions (B.3) cost
+    nothing. A clamp computes anew the rows that have a changed row among their neighbors, slice by slice,
+    each as a full step would: incremental and full diffusion give the same bits, whatever the order of
+    clamps. `hops` (n,) is the fewest steps by which the walk comes to a clamped row: 0 on clamped rows, T + 1
+    where there is none within T. `updates` is how many clamps are expected: more repay an order of rows that
+    keeps neighbors close, which is private and changes no bit.
+
+    Source: ALGORITHMS 1.6. Departs: rows are recomputed instead of changes added up, so nothing drifts and
+    float32 needs no refresh; a row that comes out as it was is not followed further.
     """
 
     def __init__(
-        self, walk: csr_array, start: Float64[ndarray, "n c"], clamped: Bool[ndarray, " n"], steps: int
+        self,
+        walk: csr_array,
+        start: Float[ndarray, "n c"],
+        clamped: Bool[ndarray, " n"],
+        steps: int,
+        updates: int = 0,
     ) -> None:
-        self.steps, self.clamped = steps, clamped.copy()
-        self._walk, self._back = walk, csr_array(walk.T)
-        self._slices = [start.copy()]
-        for _ in range(steps):
-            self._slices.append(self._full_step(self._slices[-1]))
-        self.hops: Int64[ndarray, " n"] = np.full(len(start), steps + 1)
-        self._shorten(np.flatnonzero(clamped))
+        self.steps, self.dtype = steps, start.dtype
+        ordered = start.nbytes > (CACHED_BYTES if updates < OFTEN else CACHED_BYTES // 8)
+        self._walk = Walk(walk, torch.from_numpy(start).dtype, torch.device("cpu"), ordered)
+        self._row_of, self._place_of = self._walk.row_of, _inverse(self._walk.row_of)
+        order = slice(None) if self._row_of is None else self._row_of
+        self._clamped = clamped[order].copy()
+        self._slices = [torch.from_numpy(start[order].copy())]
+        self._changed: list[Int64[ndarray, " r"] | None] = []
+        self._hops = np.full(len(start), steps + 1, np.int16)
+        self._in_full(1)
+        self._shorten(np.flatnonzero(self._clamped))
 
-    def values(self, steps: int) -> Float64[ndarray, "n c"]:
-        """chi^(steps) for 0..T; the slice itself, to be read only."""
-        return self._slices[steps]
+    def __len__(self) -> int:
+        return len(self._walk)
+
+    @property
+    def hops(self) -> Int16[ndarray, " n"]:
+        """Steps to the nearest clamped row, at most T + 1."""
+        return self._hops if self._place_of is None else self._hops[self._place_of]
+
+    def values(self, steps: int) -> Float[ndarray, "n c"]:
+        """chi^(steps) for 0..T, to be read only."""
+        values = self._slices[steps].numpy()
+        return values if self._place_of is None else values[self._place_of]
+
+    def at(self, rows: Int64[ndarray, " r"], steps: int) -> Float[ndarray, "r c"]:
+        """chi^(steps) of these rows, for 0..T."""
+        return self._slices[steps].numpy()[self._placed(rows)]
 
     def reached(self, steps: int) -> Bool[ndarray, " n"]:
         """Rows from which a clamped row is at most `steps` (0..T) steps away, clamped rows included."""
         return self.hops <= steps
 
-    def clamp(self, rows: Int64[ndarray, " q"], values: Float64[ndarray, "q c"]) -> None:
-        """Clamps distinct rows; only what has one of them within T hops is computed anew.
+    def unreached(self, steps: int) -> Int64[ndarray, " u"]:
+        """The rows from which no clamped row is at most `steps` (0..T) steps away, ascending."""
+        places = np.flatnonzero(self._hops > steps)
+        return places if self._row_of is None else np.sort(self._row_of[places])
 
-        The change of a slice, times M, is the change of the next one. From the first push along more than a
-        twentieth of all edges on, steps are made in full: the choice depends on counts alone, and both ways
-        give the same values up to rounding.
+    def changed(self, steps: int) -> Int64[ndarray, " r"] | None:
+        """The rows whose chi^(steps) the last clamp changed; None where any may have."""
+        places = self._changed[steps]
+        return places if places is None or self._row_of is None else self._row_of[places]
+
+    def clamp(self, rows: Int64[ndarray, " q"], values: Float[ndarray, "q c"]) -> None:
+        """Clamps distinct rows; only what can have changed is computed anew.
+
+        Once that would be more than a set share of all rows or edges, this slice and all later ones are
+        made in full: the choice depends on counts alone, and both ways give the same bits.
         """
-        self._shorten(rows)
-        self.clamped[rows] = True
-        pushed, change = rows, values - self._slices[0][rows]
-        self._slices[0][rows] = values
+        places, tied = self._placed(rows), torch.from_numpy(values).to(self._slices[0].dtype)
+        self._shorten(places)
+        self._clamped[places] = True
+        moved = self._put(0, places, tied)
+        self._changed = [moved]
         for step in range(1, self.steps + 1):
-            if self._edges(pushed) > PUSH_SHARE * self._walk.nnz:
-                for later in range(step, self.steps + 1):
-                    self._slices[later] = self._full_step(self._slices[later - 1])
-                return
-            touched, gain = self._push(pushed, change)
-            now = self._slices[step]
-            now[touched] += gain
-            own = values - now[rows]
-            now[rows] = values
-            pushed, change = np.concatenate([touched, rows]), np.concatenate([gain, own])
+            if self._walk.edges_into(moved) > EDGES_SHARE * len(self._walk.columns):
+                return self._in_full(step)
+            near = self._walk.into(moved, self._clamped)
+            if len(near) > ROWS_SHARE * len(self):
+                return self._in_full(step)
+            fresh = self._put(step, near, self._walk.step_of(near, self._slices[step - 1]))
+            moved = np.concatenate([fresh, self._put(step, places, tied)])
+            self._changed.append(moved)
+        return None
 
-    def _full_step(self, before: Float64[ndarray, "n c"]) -> Float64[ndarray, "n c"]:
-        after = self._walk @ before
-        after[self.clamped] = self._slices[0][self.clamped]
-        return after
+    def _in_full(self, first: int) -> None:
+        """Makes the slices from `first` on by full steps."""
+        tied = torch.from_numpy(np.flatnonzero(self._clamped))
+        del self._slices[first:], self._changed[first:]
+        for _ in range(first, self.steps + 1):
+            after = self._walk.step(self._slices[-1])
+            self._slices.append(after.index_copy_(0, tied, self._slices[0][tied]))
+        self._changed += [None] * (self.steps + 1 - len(self._changed))
 
-    def _edges(self, rows: Int64[ndarray, " q"]) -> int:
-        return int((self._back.indptr[rows + 1] - self._back.indptr[rows]).sum())
-
-    def _push(
-        self, rows: Int64[ndarray, " q"], change: Float64[ndarray, "q c"]
-    ) -> tuple[Int64[ndarray, " r"], Float64[ndarray, "r c"]]:
-        """Free rows i that have one of `rows` among their neighbors, and sum_j M_ij change_j for each."""
-        edges = self._back[rows]
-        touched, place = np.unique(edges.indices, return_inverse=True)
-        gain = csr_array((edges.data, place, edges.indptr), shape=(len(rows), len(touched))).T @ change
-        free = ~self.clamped[touched]
-        return touched[free].astype(np.int64), gain[free]
+    def _put(
+        self, step: int, places: Int64[ndarray, " r"], values: Float[torch.Tensor, "r c"]
+    ) -> Int64[ndarray, " s"]:
+        """Writes rows of a slice and gives those that were not so before."""
+        own, new = self._slices[step].numpy(), values.numpy()
+        if COMPILED:
+            moved = np.empty(len(places), np.int64)
+            return moved[: _put(own, places, new, moved)]
+        differ = (own[places] != new).any(axis=1)
+        own[places] = new
+        return places[differ]
 
     def _shorten(self, sources: Int64[ndarray, " s"]) -> None:
         """Lowers hops to what the new sources allow, breadth first along in-edges."""
-        self.hops[sources] = 0
-        front = sources
+        if COMPILED:
+            _shorten(self._walk.back.begins, self._walk.back.rows, self._hops, sources, self.steps)
+            return
+        self._hops[sources] = 0
+        front, nobody = sources, np.zeros(len(self._hops), bool)
         for step in range(1, self.steps + 1):
-            near = np.unique(self._back[front].indices)
-            front = near[self.hops[near] > step]
-            self.hops[front] = step
+            near = self._walk.into(front, nobody)
+            front = near[self._hops[near] > step]
+            self._hops[front] = step
+
+    def _placed(self, rows: Int64[ndarray, " r"]) -> Int64[ndarray, " r"]:
+        return rows if self._place_of is None else self._place_of[rows]
+
+
+def _inverse(row_of: Int64[ndarray, " n"] | None) -> Int64[ndarray, " n"] | None:
+    if row_of is None:
+        return None
+    places = np.empty_like(row_of)
+    places[row_of] = np.arange(len(row_of))
+    return places
+
+
+@kernel
+def _put(own, places, new, moved):
+    count = 0
+    for q in range(len(places)):
+        i, differs = places[q], False
+        for c in range(own.shape[1]):
+            differs |= own[i, c] != new[q, c]
+            own[i, c] = new[q, c]
+        if differs:
+            moved[count] = i
+            count += 1
+    return count
+
+
+@kernel
+def _shorten(begins, rows, hops, sources, steps):
+    queue = np.empty(len(hops), np.int64)
+    count, done = 0, 0
+    for q in range(len(sources)):
+        if hops[sources[q]] > 0:
+            hops[sources[q]] = 0
+            queue[count] = sources[q]
+            count += 1
+    while done < count and hops[queue[done]] < steps:
+        j = queue[done]
+        done += 1
+        for e in range(begins[j], begins[j + 1]):
+            i = rows[e]
+            if hops[i] > hops[j] + 1:
+                hops[i] = hops[j] + 1
+                queue[count] = i
+                count += 1

@@ -40,6 +40,26 @@ def transition(weights: csr_array) -> csr_array:
     return csr_array((weights.data / degree, weights.indices, weights.indptr), shape=weights.shape)
 
 
+def similarity(graph: Graph, gamma: float) -> csr_array:
+    """S = D^-1/2 (A + A^T) D^-1/2 float64 with a_ij = max(cos(i, j), 0)^gamma for j among i's neighbors.
+
+    Mutual neighbors count twice. A row whose neighbors all have cos <= 0 is zero. The graph's metric must be
+    cosine: its distances are 1 - cos.
+
+    Source: S3 section 3.2 (ALGORITHMS 4.1), gamma 3.
+    """
+    n, k = graph.neighbors.shape
+    cosines = np.maximum(1.0 - graph.distances.astype(np.float64), 0.0)
+    directed = csr_array(
+        ((cosines**gamma).ravel(), graph.neighbors.ravel(), k * np.arange(n + 1)), shape=(n, n)
+    )
+    both = csr_array(directed + directed.T)
+    degrees = both.sum(axis=1)
+    scale = np.divide(1.0, np.sqrt(degrees), out=np.zeros(n), where=degrees > 0)
+    data = both.data * np.repeat(scale, np.diff(both.indptr)) * scale[both.indices]
+    return csr_array((data, both.indices, both.indptr), shape=(n, n))
+
+
 def components(weights: csr_array) -> int:
     """Number of weakly connected components."""
     return int(connected_components(weights, directed=True, connection="weak", return_labels=False))

@@ -4,14 +4,17 @@ Source: S0 eq. (8); S1 appendix C (ALGORITHMS 2.5).
 """
 
 import numpy as np
-from jaxtyping import Float64
+import torch
+from jaxtyping import Float, Float64
 from numpy import ndarray
 from scipy.special import xlogy
+from torch import Tensor
 
 
 def min_abs(chi: Float64[ndarray, "b c"]) -> Float64[ndarray, " b"]:
     """min_c |chi_ic|, in [0, 1]."""
-    return np.abs(chi).min(axis=1)
+    # Class by class: NumPy's minimum over a short last axis takes three times as long.
+    return np.abs(chi.T, order="C").min(axis=0)
 
 
 def norm(chi: Float64[ndarray, "b c"], p: float) -> Float64[ndarray, " b"]:
@@ -35,3 +38,18 @@ def negative_entropy(shares: Float64[ndarray, "b c"]) -> Float64[ndarray, " b"]:
     # The incremental update can leave a share of 0 at -1e-17.
     shares = np.maximum(shares, 0.0)
     return xlogy(shares, shares).sum(axis=1)
+
+
+def resident(values: Float[Tensor, "n c"], name: str, p: float) -> Float[Tensor, " n"]:
+    """The criterion of this name for values on a device; p is that of `norm`."""
+    if name == "min_abs":
+        return values.abs().amin(dim=1)
+    if name == "norm":
+        return torch.linalg.vector_norm(values, ord=p, dim=1)
+    if name == "confidence":
+        return values.amax(dim=1)
+    if name == "margin":
+        top = values.topk(2, dim=1).values
+        return top[:, 0] - top[:, 1]
+    shares = values.clamp_min(0.0)
+    return torch.xlogy(shares, shares).sum(dim=1)

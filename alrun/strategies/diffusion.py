@@ -6,13 +6,15 @@ from typing import Annotated, Literal
 
 import numpy as np
 from annotated_types import Ge, Le
-from jaxtyping import Float64, Int64
+from jaxtyping import Float, Float32, Float64, Int64
 from numpy import ndarray
+from torch import Tensor
 
 from alrun.graph import uncertainty
 from alrun.graph.batch_query import Query, Situation, batch_query
 from alrun.graph.kernels import affinity, components
 from alrun.graph.knn import Graph
+from alrun.graph.resident import resident_query
 from alrun.rounds import Batch, Round
 
 
@@ -64,9 +66,16 @@ class Diffusion:
             weights, self._start(current, soft), current.pool.labels >= 0, current.candidates
         )
         query = Query(self._steps(graph), self.mini_batch or size, self.shrink_below, self.influence, soft)
-        picked = batch_query(
-            situation, size, query, self._score, lambda rows, values: self._clamped(current, rows, values)
-        )
+        if self._resident(current, query, size):
+            clamps = np.zeros((len(current.pool), current.pool.classes), np.float32)
+            rows = current.candidates
+            clamps[rows] = self._clamped(current, rows, clamps[rows].astype(np.float64))
+            device = current.pool.inputs.device
+            picked = resident_query(situation, size, query, self._resident_score, clamps, device)
+        else:
+            picked = batch_query(
+                situation, size, query, self._score, lambda rows, values: self._clamped(current, rows, values)
+            )
         notes = {
             "unreached": picked.unreached,
             "steps": picked.steps,
@@ -85,22 +94,30 @@ class Diffusion:
         # Rounded first: log(1000) / log(10) is a little above 3.
         return self.steps or max(1, ceil(round(log(len(graph)) / log(max(graph.k, 2)), 9)))
 
+    def _resident(self, current: Round, query: Query, size: int) -> bool:
+        """Whether mini-batches stay on the GPU: clamps are known beforehand, from embeddings already made."""
+        known = self.clamp in ("model", "soft") and not current.life.fixed
+        return current.pool.inputs.device.type == "cuda" and known and query.mini_batch < size
+
+    def _resident_score(self, values: Float[Tensor, "n c"]) -> Float[Tensor, " n"]:
+        return uncertainty.resident(values, self.uncertainty, self.norm_p)
+
     def _score(self, values: Float64[ndarray, "b c"]) -> Float64[ndarray, " b"]:
         if self.uncertainty == "norm":
             return uncertainty.norm(values, self.norm_p)
         name = "negative_entropy" if self.uncertainty == "entropy" else self.uncertainty
         return getattr(uncertainty, name)(values)
 
-    def _start(self, current: Round, soft: bool) -> Float64[ndarray, "n c"]:
+    def _start(self, current: Round, soft: bool) -> Float32[ndarray, "n c"]:
         pool = current.pool
         if soft:
-            start = self._spread(current.probabilities(np.arange(len(pool))).astype(np.float64))
+            start = self._spread(current.probabilities(np.arange(len(pool))))
         else:
-            start = np.full((len(pool), pool.classes), 1 / pool.classes if self._shares else 0.0)
+            start = np.full((len(pool), pool.classes), 1 / pool.classes if self._shares else 0.0, np.float32)
         start[pool.labeled] = self._of_labels(pool.labels[pool.labeled], pool.classes)
         return start
 
-    def _spread(self, shares: Float64[ndarray, "b c"]) -> Float64[ndarray, "b c"]:
+    def _spread(self, shares: Float[ndarray, "b c"]) -> Float[ndarray, "b c"]:
         """Class shares on the scale that is diffused: themselves, or -1 to 1."""
         return shares if self._shares else 2 * shares - 1
 
