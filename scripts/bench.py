@@ -80,12 +80,17 @@ def parsed() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("rooms", nargs="*", choices=[*ROOMS, []], default=list(ROOMS), metavar="room")
+    parser.add_argument(
+        "rooms", nargs="*", default=list(ROOMS), metavar="room", help=f"of {', '.join(ROOMS)}"
+    )
     parser.add_argument("--what", choices=("all", "table", "scaling"), default="all")
     parser.add_argument("--quick", action="store_true", help="small sizes, to see that it works")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--output", type=Path, default=Path("outputs"))
-    return parser.parse_args()
+    arguments = parser.parse_args()
+    if unknown := set(arguments.rooms) - set(ROOMS):
+        parser.error(f"rooms are {', '.join(ROOMS)}, got {', '.join(sorted(unknown))}")
+    return arguments
 
 
 def write(path: Path, records: list[dict[str, object]]) -> None:

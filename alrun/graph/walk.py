@@ -44,7 +44,7 @@ class Walk:
         self.begins = matrix.indptr.astype(np.int64)
         counts = np.diff(self.begins)
         self._k = int(counts[0]) if len(counts) and (counts == counts[0]).all() else 0
-        self.columns = torch.from_numpy(matrix.indices.astype(np.int32)).to(device)
+        self.columns = torch.from_numpy(matrix.indices.astype(np.int32, copy=False)).to(device)
         self.weights = torch.from_numpy(matrix.data).to(device, dtype)
         self._bags = torch.from_numpy(self.begins.astype(np.int32)).to(device)
         self._back: Columns | None = None

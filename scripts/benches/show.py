@@ -2,8 +2,9 @@
 
 from pathlib import Path
 
-import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.transforms import Transform
 from rich.table import Table
 
 from benches.measure import Line
@@ -47,26 +48,35 @@ def table(lines: list[Line]) -> Table:
 
 
 def draw_lines(lines: list[Line], path: Path) -> None:
-    """Each way's time over ours, on a logarithmic axis, contest by contest; a gray tick marks the limit."""
-    figure = Figure(figsize=(9, 0.27 * len(lines) + 1), layout="constrained")
+    """Contest by contest: each way's time over ours on a logarithmic axis; a bar marks the computed limit."""
+    contests = list(dict.fromkeys((line.item, line.size) for line in lines))
+    figure = Figure(figsize=(10, 0.17 * (len(lines) + 1.6 * len(contests)) + 1), layout="constrained")
     axes = figure.subplots()
-    places = np.arange(len(lines))[::-1]
-    ours = {(line.item, line.size): line.seconds for line in lines if line.first_call is not None}
-    for place, line in zip(places, lines, strict=True):
-        own = line.first_call is not None
-        axes.barh(place, line.ratio, left=0, color="tab:blue" if own else "0.75", height=0.7)
-        axes.text(line.ratio * 1.05, place, f"{line.seconds:.2g} s", va="center", fontsize=7)
-        if own and line.limit:
-            axes.plot(line.limit / ours[line.item, line.size], place, "|", color="k", markersize=9)
-    axes.set_yticks(
-        places,
-        [f"{line.item}, {line.size}" if line.first_call is not None else f"{line.way}" for line in lines],
-        fontsize=7,
-    )
-    axes.set_xscale("log")
-    axes.set_xlabel("CPU time over ours (black tick: the computed limit)")
-    axes.set_ylim(-0.7, len(lines) - 0.3)
+    place, widest = 0.0, max(line.ratio for line in lines)
+    for item, size in contests:
+        own, *peers = [line for line in lines if (line.item, line.size) == (item, size)]
+        axes.text(0, place, f"{item}, {size}", transform=_left(axes), fontsize=7, weight="bold", va="center")
+        for line in (own, *peers):
+            place -= 1
+            color = "tab:blue" if line is own else "0.6"
+            axes.plot([1, line.ratio], [place, place], color="0.85", linewidth=1, zorder=0)
+            axes.plot(line.ratio, place, "o", color=color, markersize=5)
+            axes.annotate(
+                f"{line.way}, {line.seconds:.2g} s", (max(line.ratio, 1), place), (6, 0), va="center",
+                textcoords="offset points", fontsize=6.5, color=color if line is own else "0.2",
+            )  # fmt: skip
+        if own.limit:
+            axes.plot(own.limit / own.seconds, place + len(peers), "|", color="k", markersize=8)
+        place -= 1.6
+    axes.set(xscale="log", ylim=(place + 1, 1), yticks=[], xlim=(None, 1000 * widest))
+    axes.set_xlabel("CPU time over ours; black bar: the computed limit")
+    axes.axvline(1, color="tab:blue", linewidth=0.6, zorder=0)
     figure.savefig(path, dpi=150)
+
+
+def _left(axes: Axes) -> Transform:
+    """Across the axes' width, and in the data's y."""
+    return axes.get_yaxis_transform()
 
 
 def draw_curves(curves: list[Curve], path: Path) -> None:

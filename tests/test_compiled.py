@@ -1,0 +1,65 @@
+"""Compiled kernels and the plain paths in real runs, and rows shared among threads."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from test_cli import alrun
+
+from alrun.compiled import COMPILED, kernel, threads
+
+
+@pytest.mark.skipif(not COMPILED, reason="nothing is compiled here")
+@pytest.mark.parametrize("strategy", ["diffusion", "coreset"])
+def test_without_compiled_kernels_a_run_buys_the_same_rows(tmp_path, strategy):
+    words = ["tracker=none", "budget.rounds=2", "trainer.epochs=2", f"strategy={strategy}"]
+    bought, told = {}, {}
+    for name, switch in {"compiled": "0", "plain": "1"}.items():
+        (tmp_path / name).mkdir()
+        done = alrun(tmp_path / name, *words, NUMBA_DISABLE_JIT=switch)
+        assert done.returncode == 0, done.stderr
+        (folder,) = (tmp_path / name).glob("outputs/*/*/*")
+        bought[name] = (folder / "selections.csv").read_bytes()
+        told[name] = json.loads((folder / "environment.json").read_text())["kernels"]
+    assert bought["plain"] == bought["compiled"]
+    assert told["compiled"].startswith("numba ")
+    assert told["plain"] == "plain (NUMBA_DISABLE_JIT is set)"
+
+
+@pytest.mark.parametrize("count", [1, 2, 5])
+@pytest.mark.parametrize("n", [0, 1, 3, 1000])
+def test_rows_are_shared_out_once_each(count, n):
+    before, done = torch.get_num_threads(), np.zeros(n, np.int64)
+
+    def work(start, stop):
+        done[start:stop] += 1
+
+    try:
+        torch.set_num_threads(count)
+        with threads() as share:
+            share(work, n)
+            share(work, n)
+    finally:
+        torch.set_num_threads(before)
+    assert (done == 2).all()
+
+
+def test_what_fails_in_a_thread_is_raised():
+    def fail(start, stop):
+        raise ValueError(f"rows {start} to {stop}")
+
+    with threads() as share, pytest.raises(ValueError, match="rows 0 to"):
+        share(fail, 10)
+
+
+def test_a_kernel_adds_in_the_order_written():
+    @kernel
+    def added(values):
+        total = 0.0
+        for value in values:
+            total += value
+        return total
+
+    values = np.random.default_rng(0).normal(size=10_000)
+    assert added(values) == np.cumsum(values)[-1]
