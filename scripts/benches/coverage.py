@@ -53,13 +53,13 @@ def centers(points: ndarray, size: int) -> Contest:
         Way("scikit-learn pairwise per choice", lambda: center_pairs(points, labeled, size)),
     ]
     if find_spec("skactiveml"):
-        from skactiveml.pool import k_greedy_center
+        from skactiveml.pool import k_greedy_center  # pyright: ignore[reportMissingImports]
 
         answers = np.full(len(points), np.nan)
         answers[labeled] = 0
         peers.append(Way("scikit-activeml", lambda: k_greedy_center(points, answers, size, random_state=0)))
     if find_spec("small_text"):
-        from small_text.query_strategies.coresets import greedy_coreset
+        from small_text.query_strategies.coresets import greedy_coreset  # pyright: ignore[reportMissingImports]
 
         # It takes all distances to all centers anew for each choice: the first ones are its cheapest.
         peers.append(
@@ -118,7 +118,7 @@ def badge(chances: ndarray, points: ndarray, size: int) -> Contest:
         Way("scikit-learn on whole gradients", lambda: badge_pairs(gradients, few), few / size),
     ]
     if find_spec("skactiveml"):
-        from skactiveml.pool._badge import _d_2
+        from skactiveml.pool._badge import _d_2  # pyright: ignore[reportMissingImports]
 
         nearest = np.full(len(points), np.inf)
         peers.append(

@@ -204,7 +204,7 @@ def solve(n: int) -> Contest:
         )
     ]
     if find_spec("graphlearning"):
-        from graphlearning.utils import conjgrad
+        from graphlearning.utils import conjgrad  # pyright: ignore[reportMissingImports]
 
         peers.append(Way("graphlearning conjgrad", lambda: conjgrad(system, wide, max_iter=20, tol=0.0)))
     read = 20 * (S.nnz * 8 + 14 * start.nbytes)

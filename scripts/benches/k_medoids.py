@@ -100,7 +100,7 @@ def ours(points: ndarray, size: int, sample: int | None, sweeps: int) -> float:
 
 def fasterpam(distances: ndarray, size: int) -> float:
     """The objective of the peer, in one thread, from its default start."""
-    import kmedoids
+    import kmedoids  # pyright: ignore[reportMissingImports]
 
     return kmedoids.fasterpam(distances, size, random_state=0, n_cpu=1).loss / len(distances)
 
