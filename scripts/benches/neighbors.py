@@ -114,7 +114,7 @@ def descended(points: ndarray) -> list[Way]:
     """NN-descent, where installed; its first call compiles for half a minute and is not counted."""
     if not find_spec("pynndescent"):
         return []
-    from pynndescent import NNDescent
+    from pynndescent import NNDescent  # pyright: ignore[reportMissingImports]
 
     def run() -> ndarray:
         index = NNDescent(points, n_neighbors=K + 1, random_state=0, n_jobs=1)
