@@ -53,6 +53,17 @@ def threads() -> Iterator[Callable[[Callable[[int, int], Any], int], None]]:
         yield share
 
 
+@contextmanager
+def whole_float32() -> Iterator[None]:
+    """Products in float32 proper: with fewer digits (a GPU's TF32) no bound on their rounding would hold."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
 def described() -> str:
     """What computes the hot loops: numba's version, or that the plain paths do."""
     if numba is None:

@@ -4,6 +4,8 @@ import numpy as np
 from jaxtyping import Float32, Float64, Int64
 from numpy import ndarray
 
+from alrun.compiled import kernel
+
 CHUNK = 256  # rows worked on at once: 1 MiB in float64 at 512 features stays in cache
 
 
@@ -45,3 +47,15 @@ def folded(terms: Float64[ndarray, "m w"]) -> Float64[ndarray, " m"]:
         terms[:, : width - half] += terms[:, half:]
         terms = terms[:, :half]
     return terms[:, 0]
+
+
+@kernel
+def fold(terms):
+    """The sum of a row, with the bits of `folded`; overwrites it."""
+    width = len(terms)
+    while width > 1:
+        half = (width + 1) // 2
+        for at in range(width - half):
+            terms[at] += terms[at + half]
+        width = half
+    return terms[0]

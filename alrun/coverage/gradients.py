@@ -7,7 +7,7 @@ from jaxtyping import Float32, Float64, Int64
 from numpy import ndarray
 
 from alrun.compiled import COMPILED, kernel, loose_kernel
-from alrun.coverage.distances import CHUNK, check_finite, folded
+from alrun.coverage.distances import CHUNK, check_finite, fold, folded
 
 SPAN = 256  # candidates whose squared distances are summed before the sums are
 
@@ -176,15 +176,9 @@ def _approach(gradients, nearest, picks, step):
 @kernel
 def _product(row, other, terms):
     """An inner product with the bits of `_products`, given room for its terms."""
-    width = len(row)
-    for at in range(width):
+    for at in range(len(row)):
         terms[at] = np.float64(row[at]) * np.float64(other[at])
-    while width > 1:
-        half = (width + 1) // 2
-        for at in range(width - half):
-            terms[at] += terms[at + half]
-        width = half
-    return terms[0]
+    return fold(terms[: len(row)])
 
 
 @loose_kernel

@@ -7,7 +7,7 @@ from jaxtyping import Float32, Float64, Int64
 from numpy import ndarray
 
 from alrun.compiled import COMPILED, kernel, loose_kernel
-from alrun.coverage.distances import CHUNK, check_finite, squared_distances
+from alrun.coverage.distances import CHUNK, check_finite, fold, squared_distances
 from alrun.pool import BLOCK_BYTES
 
 SKETCH = 16  # float32 numbers a point: one cache line
@@ -260,17 +260,11 @@ def _nears(space, gaps, one, center):
 @kernel
 def _squared(row, other):
     """A squared distance with the bits of `squared_distances`."""
-    width = len(row)
-    terms = np.empty(width)
-    for at in range(width):
+    terms = np.empty(len(row))
+    for at in range(len(row)):
         gap = np.float64(row[at]) - np.float64(other[at])
         terms[at] = gap * gap
-    while width > 1:
-        half = (width + 1) // 2
-        for at in range(width - half):
-            terms[at] += terms[at + half]
-        width = half
-    return terms[0]
+    return fold(terms)
 
 
 @loose_kernel

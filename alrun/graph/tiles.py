@@ -1,13 +1,11 @@
 """Nearest neighbors by plain torch: the way of GPUs, and of the CPU without compiled kernels."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 import numpy as np
 import torch
 from jaxtyping import Float32, Int64
 from numpy import ndarray
 
+from alrun.compiled import whole_float32
 from alrun.graph.points import FLOOR, SPARE, Points, cuts, ranked_on, slack, squared_distances, uncertain
 from alrun.pool import BLOCK_BYTES
 
@@ -41,7 +39,7 @@ def _candidates(points: Points, whole: torch.Tensor, width: int) -> tuple[torch.
         keys = torch.empty((rows.stop - rows.start, 0), device=device)
         near = torch.empty((rows.stop - rows.start, 0), dtype=torch.int64, device=device)
         for columns in cuts(len(whole), TILE_COLUMNS):
-            with _whole_float32():
+            with whole_float32():
                 tile = halves[columns].float() - centered[rows] @ centered[columns].T
             own = torch.arange(rows.start, rows.stop, device=device)
             own = own[(columns.start <= own) & (own < columns.stop)]
@@ -113,14 +111,3 @@ def _first(row: torch.Tensor, column: torch.Tensor, gaps: torch.Tensor, k: int) 
     row, column, gaps = row[order], column[order], gaps[order]
     kept = torch.arange(len(row), device=row.device) - torch.searchsorted(row, row) < k
     return [row[kept], column[kept], gaps[kept]]
-
-
-@contextmanager
-def _whole_float32() -> Iterator[None]:
-    """Products in float32 proper: with fewer digits (TF32) no bound on their rounding would hold."""
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("highest")
-    try:
-        yield
-    finally:
-        torch.set_float32_matmul_precision(before)

@@ -1,14 +1,11 @@
 """The best duals of all n columns for given duals of the rows, streamed."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 import numpy as np
 import torch
 from jaxtyping import Float64
 from numpy import ndarray
 
-from alrun.compiled import COMPILED, kernel, threads
+from alrun.compiled import COMPILED, kernel, threads, whole_float32
 from alrun.pool import BLOCK_BYTES
 from alrun.transport.augmentation import ULP
 from alrun.transport.distances import Metric, distance
@@ -90,7 +87,7 @@ class _Search:
 
     def compare(self, targets: slice, sources: slice) -> None:
         """Lowers the least of the targets to what the sources give."""
-        with _whole_float32():
+        with whole_float32():
             products = self._centered(targets) @ self._centered(sources).T
         lower = self._lower if COMPILED and self.points.device.type == "cpu" else self._lower_plainly
         lower(products, targets, sources)
@@ -190,17 +187,6 @@ def _gap(one, other, root):
         gap = np.float64(one[f]) - np.float64(other[f])
         total += gap * gap
     return np.sqrt(total) if root else total / 2
-
-
-@contextmanager
-def _whole_float32() -> Iterator[None]:
-    """Products in whole float32: shorter formats that a GPU may be told to use break the bound."""
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("highest")
-    try:
-        yield
-    finally:
-        torch.set_float32_matmul_precision(before)
 
 
 def _cuts(n: int) -> list[slice]:
