@@ -81,11 +81,11 @@ def _left(axes: Axes) -> Transform:
 
 def draw_curves(curves: list[Curve], path: Path) -> None:
     """Seconds against n, both logarithmic, with the fitted slope in the legend."""
-    figure = Figure(figsize=(7, 4.5), layout="constrained")
+    figure = Figure(figsize=(8.5, 5.5), layout="constrained")
     axes = figure.subplots()
     for item, sizes, seconds, slope in curves:
         axes.plot(sizes, seconds, marker="o", label=f"{item}: n^{slope:.2f}")
     axes.set(xscale="log", yscale="log", xlabel="rows n", ylabel="CPU seconds")
     axes.grid(alpha=0.3)
-    axes.legend(fontsize=8)
+    figure.legend(loc="outside lower center", ncols=2, fontsize=7.5)
     figure.savefig(path, dpi=150)
