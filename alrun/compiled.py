@@ -16,9 +16,9 @@ import torch
 
 try:
     import numba
-    from numba.core import config
+    from numba.core import config, event
 except ImportError:  # no wheel for this Python or platform
-    numba = config = None
+    numba = config = event = None
 
 COMPILED = config is not None and not config.DISABLE_JIT  # pyright: ignore[reportAttributeAccessIssue]
 
@@ -51,6 +51,16 @@ def threads() -> Iterator[Callable[[Callable[[int, int], Any], int], None]]:
                 list(pool.map(lambda part: work(*part), pairwise(cuts)))
 
         yield share
+
+
+@contextmanager
+def compiling() -> Iterator[Callable[[], float]]:
+    """A function that tells the seconds spent on compiling kernels inside, loading them aside."""
+    if event is None:
+        yield lambda: 0.0
+        return
+    with event.install_timer("numba:compile", lambda _: None) as timer:
+        yield lambda: timer.duration if timer.done else 0.0
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """Compiled kernels and the plain paths in real runs, and rows shared among threads."""
 
+import csv
 import json
 
 import numpy as np
@@ -51,6 +52,19 @@ def test_what_fails_in_a_thread_is_raised():
 
     with threads() as share, pytest.raises(ValueError, match="rows 0 to"):
         share(fail, 10)
+
+
+@pytest.mark.skipif(not COMPILED, reason="nothing is compiled here")
+def test_compiling_is_charged_apart_from_the_part_that_needed_it(tmp_path):
+    words = ["tracker=none", "budget.rounds=1", "trainer.epochs=1", "strategy=diffusion"]
+    done = alrun(tmp_path, *words, NUMBA_CACHE_DIR=str(tmp_path / "kernels"))
+    assert done.returncode == 0, done.stderr
+    (file,) = tmp_path.glob("outputs/*/*/*/rounds.csv")
+    with file.open() as lines:
+        record = list(csv.DictReader(lines))[-1]
+    compiling = float(record["compile_seconds"]) + float(record["once_compile_seconds"])
+    assert compiling > 1
+    assert float(record["query_seconds"]) < compiling
 
 
 def test_a_kernel_adds_in_the_order_written():
