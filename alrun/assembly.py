@@ -8,11 +8,14 @@ from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 
 from alrun.config import ConfigError, check, contents
-from alrun.rounds import OF_FEATURES, name_of, needs_model
+from alrun.rounds import OF_FEATURES, name_of, needed_heads, needs_model
 from alrun.run import Experiment
 
 NOTES = ("choices", "contents", "preset")
 OPTIONAL = ("featurizer", "graph", "tracker")
+
+# The trainer of `conf/trainer` that fits a head.
+FITTED_BY = {"discriminator": "vaal"}
 
 Parts = Mapping[str, Any]
 
@@ -83,6 +86,17 @@ def _needs_are_met(parts: Parts) -> Iterator[str]:
         yield f"model.dropout: {name} needs a model with dropout and got none; use e.g. model.dropout=0.5"
 
 
+def _heads_are_fitted(parts: Parts) -> Iterator[str]:
+    strategy, trainer = parts.get("strategy"), parts.get("trainer")
+    if strategy is None or trainer is None:
+        return
+    for head in sorted(needed_heads(strategy) - trainer.heads):
+        yield (
+            f"trainer: {name_of(strategy)} needs a trainer with the head '{head}' and got "
+            f"{name_of(trainer)}; choose trainer={FITTED_BY.get(head, '<one that fits it>')}"
+        )
+
+
 def _first_needs_no_model(parts: Parts) -> Iterator[str]:
     budget = parts.get("budget")
     if budget is not None and needs_model(budget.first, parts.get("featurizer")):
@@ -110,6 +124,7 @@ def _frozen_is_not_augmented(parts: Parts) -> Iterator[str]:
 
 RULES: tuple[Callable[[Parts], Iterator[str]], ...] = (
     _needs_are_met,
+    _heads_are_fitted,
     _first_needs_no_model,
     _batch_fits_the_first_stage,
     _frozen_is_not_augmented,

@@ -4,6 +4,7 @@ import hashlib
 import logging
 import os
 import sys
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,20 +20,26 @@ if TYPE_CHECKING:
     from alrun.state import Saved
 
 BAD_SETTINGS, BUSY = 2, 3
+# Functions of the words that follow the verb, imported when it is asked for; they give the exit code.
+VERBS = {
+    "ui": "alrun.ui:serve",
+    "report": "alrun.report.command:report",
+    "picture": "alrun.picture:picture",
+    "cache": "alrun.stock:take",
+}
 GROUPS = ("dataset", "model", "trainer", "featurizer", "graph", "strategy", "oracle", "budget", "tracker")
 
 
 def main() -> None:
-    """The entry point: a verb (`ui`), or Hydra's command line."""
+    """The entry point: a verb (`VERBS`), or Hydra's command line."""
     # Idle OpenMP threads that spin make searches several times slower on a busy machine.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
-    if sys.argv[1:2] == ["ui"]:
-        from alrun.ui import serve
-
-        sys.exit(serve(sys.argv[2:]))
+    if (verb := "".join(sys.argv[1:2])) in VERBS:
+        module, _, name = VERBS[verb].partition(":")
+        sys.exit(getattr(import_module(module), name)(sys.argv[2:]))
     asked = get_args_parser().parse_args()
     if not (asked.help or asked.hydra_help or asked.shell_completion or asked.info):
         _stop_at_mistakes(asked)

@@ -4,15 +4,19 @@ import difflib
 import hashlib
 import inspect
 import json
+import os
 from collections.abc import Callable, Iterator, Mapping
 from importlib import import_module
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
 # Cannot change the result, so they are no part of a run's identity.
-PLACE = ("device", "data_dir", "output_dir", "tracker", "progress", "sweep", "choices", "contents", "preset")
+PLACE = (
+    *("device", "data_dir", "output_dir", "cache", "tracker", "progress", "sweep"),
+    *("choices", "contents", "preset"),
+)
 # Count by what is in them, not by what they are called.
-FILES = ("dataset.path", "budget.initial_rows", "model.pretrained")
+FILES = ("dataset.path", "budget.initial_rows", "model.pretrained", "featurizer.weights")
 
 
 class ConfigError(ValueError):
@@ -61,14 +65,27 @@ def flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def content_digest(path: Path) -> str:
-    """sha256 of a file, or of a folder's `.npy` files and their names."""
+    """sha256 of a file; of a folder's `.npy` files and their names, or without any, of its `listing`."""
     digest = hashlib.sha256()
-    for part in sorted(path.glob("*.npy")) if path.is_dir() else [path]:
+    parts = sorted(path.glob("*.npy")) if path.is_dir() else [path]
+    if not parts:
+        digest.update(listing(path).encode())
+    for part in parts:
         digest.update(part.name.encode() if path.is_dir() else b"")
         with part.open("rb") as file:
             while block := file.read(2**22):
                 digest.update(block)
     return digest.hexdigest()
+
+
+def listing(folder: Path) -> str:
+    """A line for each file below, with its size in bytes; hidden files and folders are left out."""
+    lines = []
+    for top, inner, names in os.walk(folder):
+        inner[:] = [name for name in inner if not name.startswith(".")]
+        files = [Path(top, name) for name in names if not name.startswith(".")]
+        lines += [f"{each.relative_to(folder).as_posix()}\t{each.stat().st_size}\n" for each in files]
+    return "".join(sorted(lines))
 
 
 def _identity(settings: Mapping[str, Any]) -> dict[str, Any]:

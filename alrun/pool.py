@@ -28,7 +28,8 @@ class Seeds:
     """For each branch of chance a seed of its own, or None to follow the run's: so that one can vary alone.
 
     Branches: `split` (subsets of the data set), `initial` (first labeled rows), `weights` (initial weights),
-    `order` (mini-batches, augmentation, dropout while training), `select` (strategies), `oracle`.
+    `order` (mini-batches, augmentation, dropout while training), `select` (strategies), `oracle`, and
+    `artifacts` (encoders trained before round 0, which runs share that have the same seed here).
     """
 
     split: Annotated[int, Ge(0)] | None
@@ -37,6 +38,7 @@ class Seeds:
     order: Annotated[int, Ge(0)] | None
     select: Annotated[int, Ge(0)] | None
     oracle: Annotated[int, Ge(0)] | None
+    artifacts: Annotated[int, Ge(0)] | None
 
     def stream(self, seed: int, branch: str, *names: str | int) -> np.random.Generator:
         """The generator of a branch and further names in a run of this seed."""

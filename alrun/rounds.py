@@ -3,21 +3,23 @@
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
-import torch
 from jaxtyping import Float32, Float64, Int64
 from matplotlib.figure import Figure
 from numpy import ndarray
 
+from alrun.cache import scratch
 from alrun.clock import Clock
 from alrun.features.featurizer import Featurizer
-from alrun.graph.knn import Graph, Knn
+from alrun.graph.knn import Graph
+from alrun.lifetime import Lifetime
+from alrun.lifetime import name_of as name_of
 from alrun.pool import Pool
-from alrun.training.model import Model
-
-Stream = Callable[..., np.random.Generator]
+from alrun.training.model import HEADS, Model
 
 OF_THE_MODEL = frozenset({"probabilities", "embeddings", "dropout"})
 OF_FEATURES = frozenset({"features", "graph"})
@@ -36,8 +38,9 @@ class Batch:
 class Strategy(Protocol):
     """Chooses what to label.
 
-    `needs` names what it cannot do without: `probabilities`, `embeddings` and `dropout` are the model's;
-    `features` and `graph` come from the featurizer; `oracle` says that it buys answers inside a batch.
+    `needs` names what it cannot do without: `probabilities`, `embeddings`, `dropout` and `heads.<name>` (a
+    further output of the trainer) are the model's; `features` and `graph` come from the featurizer; `oracle`
+    says that it buys answers inside a batch.
     """
 
     @property
@@ -50,56 +53,15 @@ class Strategy(Protocol):
         ...
 
 
-def name_of(part: object) -> str:
-    """The word for a part in streams, tables and messages: its class in snake case."""
-    letters = type(part).__name__
-    return "".join(f"_{c.lower()}" if c.isupper() and i else c.lower() for i, c in enumerate(letters))
-
-
 def needs_model(strategy: Strategy, featurizer: Featurizer | None) -> bool:
     """Whether a strategy cannot choose before the first label is bought."""
     features = bool(strategy.needs & OF_FEATURES) and featurizer is not None and featurizer.depends_on_model
-    return bool(strategy.needs & OF_THE_MODEL) or features
+    return bool(strategy.needs & OF_THE_MODEL) or bool(needed_heads(strategy)) or features
 
 
-class Lifetime:
-    """What lives as long as a run: fixed features and graph, and what strategies keep from round to round.
-
-    All of it is a pure function of the settings and of the purchases in order, so a continued run makes the
-    same again.
-    """
-
-    def __init__(
-        self, stream: Stream, featurizer: Featurizer | None, knn: Knn | None, device: torch.device
-    ) -> None:
-        self.stream, self.featurizer, self.knn, self.device = stream, featurizer, knn, device
-        self.clock = Clock(device)
-        self.purchases: list[Int64[ndarray, " b"]] = []
-        self.once: dict[str, Any] = {}
-        self.kept: dict[str, tuple[Any, int]] = {}
-
-    @property
-    def fixed(self) -> bool:
-        """Whether features and graph are made once, before round 0."""
-        return self.featurizer is not None and not self.featurizer.depends_on_model
-
-    def features(self, pool: Pool) -> Float32[ndarray, "n d"]:
-        """Features that do not depend on a model, made on first use."""
-        assert self.featurizer is not None
-        if "features" not in self.once:
-            with self.clock.part("features"):
-                rng = self.stream("select", "features", name_of(self.featurizer))
-                self.once["features"] = self.featurizer.make(pool.inputs, _no_model, rng)
-        return self.once["features"]
-
-    def graph(self, pool: Pool) -> Graph:
-        """The neighbor graph of the fixed features, made on first use."""
-        assert self.knn is not None
-        if "graph" not in self.once:
-            features = self.features(pool)
-            with self.clock.part("graph"):
-                self.once["graph"] = self.knn.build(features, self.device)
-        return self.once["graph"]
+def needed_heads(strategy: Strategy) -> frozenset[str]:
+    """Names of the trainer's further outputs that a strategy cannot do without."""
+    return frozenset(need.removeprefix(HEADS) for need in strategy.needs if need.startswith(HEADS))
 
 
 class Work:
@@ -152,6 +114,16 @@ class Round:
         """Inputs of the network's last linear layer for these rows."""
         return self.work.remembered("embeddings", rows, len(self.pool), self._embed)
 
+    def head(self, name: str, rows: Int64[ndarray, " b"]) -> Float32[ndarray, "b w"]:
+        """A further output of the trainer for these rows.
+
+        Raises:
+            ValueError: no label was bought yet, or the trainer gave no head of this name.
+        """
+        return self.work.remembered(
+            f"{HEADS}{name}", rows, len(self.pool), lambda missing: self._head(name, missing)
+        )
+
     @property
     def features(self) -> Float32[ndarray, "n d"]:
         """The featurizer's matrix for the whole pool.
@@ -166,7 +138,9 @@ class Round:
         if "features" not in self.work.made:
             with self.work.clock.part("features"):
                 rng = self.life.stream("select", self.number, name_of(self.life.featurizer))
-                made = self.life.featurizer.make(self.pool.inputs, self.embeddings, rng)
+                with TemporaryDirectory() as folder:
+                    making = scratch(Path(folder))
+                    made = self.life.featurizer.make(self.pool.inputs, self.embeddings, rng, making)
                 self.work.made["features"] = made
         return self.work.made["features"]
 
@@ -267,6 +241,16 @@ class Round:
             self.work.predicted += len(rows)
             return model.embed(rows)
 
+    def _head(self, name: str, rows: ndarray) -> ndarray:
+        model = self._model(f"outputs of the head '{name}'")
+        if model.named(name).reads == "embeddings":
+            embedded = self.embeddings(rows)
+            with self.work.clock.part("predict"):
+                return model.head_from(name, embedded)
+        with self.work.clock.part("predict"):
+            self.work.predicted += len(rows)
+            return model.head(name, rows)
+
     def _model(self, what: str) -> Model:
         if self.model is None:
             raise ValueError(
@@ -294,7 +278,3 @@ def checked(batch: Batch, current: Round, size: int, name: str) -> Batch:
     if not np.isin(list(current.work.asked), rows).all():
         raise ValueError(f"{name} asked for {len(current.work.asked)} labels and left some out of its batch")
     return batch
-
-
-def _no_model(rows: ndarray) -> ndarray:
-    raise ValueError("a featurizer that does not depend on the model asked for embeddings")

@@ -1,7 +1,7 @@
 """The loop: the only place where rounds happen."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, Protocol, runtime_checkable
@@ -12,27 +12,31 @@ from annotated_types import Ge
 from numpy import ndarray
 
 from alrun.budget import Budget
+from alrun.cache import Cache, Watch
 from alrun.clock import Clock
 from alrun.data.data import Data, Dataset
+from alrun.data.split import write_split
 from alrun.environment import chosen_device, environment, forget_peak_memory, peak_memory
 from alrun.features.featurizer import Featurizer
+from alrun.forecast import forecast
 from alrun.graph.knn import Knn
-from alrun.models.network import Architecture
+from alrun.lifetime import Lifetime, Shelf
+from alrun.models.network import Architecture, tried
 from alrun.oracle import Simulated
 from alrun.pool import NOT_BOUGHT, Inputs, Pool, Seeds
-from alrun.report import draw_plane, draw_run
-from alrun.rounds import Batch, Lifetime, Round, Strategy, Work, checked, name_of, needs_model
+from alrun.report.run_figures import draw_plane, draw_run
+from alrun.rounds import OF_FEATURES, Batch, Round, Strategy, Work, checked, name_of, needs_model
 from alrun.state import RunFolder, Saved
 from alrun.strategies.uncertainty import entropy
 from alrun.track import Tracker
 from alrun.training.evaluate import evaluate
-from alrun.training.model import restored
-from alrun.training.supervised import Supervised
+from alrun.training.trainer import Trainer
 
 log = logging.getLogger(__name__)
 
 Settings = Mapping[str, Any]
 
+WORTH_SAYING = 120.0  # seconds
 QUERY_PARTS = ("predict", "features", "graph", "select")
 
 
@@ -42,13 +46,14 @@ class Experiment:
 
     dataset: Dataset
     model: Architecture
-    trainer: Supervised
+    trainer: Trainer
     featurizer: Featurizer | None
     graph: Knn | None
     strategy: Strategy
     oracle: Simulated
     budget: Budget
     tracker: Tracker | None
+    cache: Cache
     seeds: Seeds
     seed: Annotated[int, Ge(0)]
     device: str
@@ -63,8 +68,8 @@ class Experiment:
 
 
 @runtime_checkable
-class Screen(Protocol):
-    """Who watches a run."""
+class Screen(Watch, Protocol):
+    """Who watches a run; `epoch` tells of a fit, too."""
 
     def already(self, folder: Path) -> None:
         """The run in this folder is finished; nothing is left to do."""
@@ -72,10 +77,6 @@ class Screen(Protocol):
 
     def begin(self, rounds: int, done: int) -> None:
         """`done` of `rounds` fits are over already."""
-        ...
-
-    def epoch(self, done: int, total: int) -> None:
-        """`done` of `total` epochs of the fit under way are over."""
         ...
 
     def round(self, record: Mapping[str, Any]) -> None:
@@ -100,10 +101,15 @@ def run(experiment: Experiment, folder: RunFolder, settings: Settings, screen: S
     data = experiment.dataset.load(Path(experiment.data_dir), experiment.stream("split"))
     plan = experiment.budget.plan(len(data.labels))
     first = experiment.budget.first_rows(data.labels, data.classes, experiment.stream("initial"))
-    with folder.opened(settings, environment(device, data, experiment.seed)):
+    where = environment(device, data, experiment.seed)
+    with folder.opened(settings, where):
+        write_split(folder.path / "split.csv", data)
         saved = folder.load()
+        shelf = Shelf(experiment.cache, where["data"]["inputs"], screen, folder.show)
+        loop, heard = Loop(experiment, data, device, saved, shelf), True
+        loop.tell_time(plan, screen)
+        loop.make_fixed(screen)
         screen.begin(len(plan), saved.round + 1)
-        loop, heard = Loop(experiment, data, device, saved), True
         for number in range(saved.round + 1, len(plan)):
             loop.play(number, plan[number], first, folder, screen)
             if experiment.tracker is not None and heard:
@@ -121,18 +127,58 @@ def run(experiment: Experiment, folder: RunFolder, settings: Settings, screen: S
 class Loop:
     """Choose, ask, train, record: the state of a run between its rounds."""
 
-    def __init__(self, experiment: Experiment, data: Data, device: torch.device, saved: Saved) -> None:
+    def __init__(
+        self, experiment: Experiment, data: Data, device: torch.device, saved: Saved, shelf: Shelf
+    ) -> None:
         self.experiment, self.data, self.device, self.saved = experiment, data, device, saved
         self.test = Inputs(data.test_inputs, device)
         blank = np.full(len(data.labels), NOT_BOUGHT, np.int64)
         self.pool = Pool(Inputs(data.inputs, device), blank, data.classes)
-        self.life = Lifetime(experiment.stream, experiment.featurizer, experiment.graph, device)
+        self.life = Lifetime(experiment.stream, experiment.featurizer, experiment.graph, device, shelf)
         for purchase in saved.purchases:
             self._buy(np.array(purchase["rows"], np.int64), np.array(purchase["labels"], np.int64))
         self.model = None
         if saved.weights is not None:
-            self.model = restored(experiment.model, self.pool, saved.weights, saved.facts)
-        self._make_fixed()
+            self.model = experiment.trainer.restored(experiment.model, self.pool, saved.weights, saved.facts)
+
+    @property
+    def _fixed_needs(self) -> frozenset[str]:
+        """What the strategies need of features and graph that do not depend on a model."""
+        needs = self.experiment.strategy.needs | self.experiment.budget.first.needs
+        return needs & OF_FEATURES if self.life.fixed else frozenset()
+
+    def tell_time(self, plan: Sequence[int], screen: Screen) -> None:
+        """Says how long the run may take where that is long: on a CPU."""
+        if self.device.type != "cpu":
+            return
+        made = not self._fixed_needs or self.life.has_features
+        sizes = np.cumsum(plan)[self.saved.round + 1 :].tolist()
+        ahead = forecast(
+            self.experiment.trainer,
+            self.experiment.model,
+            None if made else self.experiment.featurizer,
+            self.pool.inputs,
+            self.data.classes,
+            [size for size in sizes if size],
+            len(self.data.test_labels),
+        )
+        log.info("forecast: %s", ahead)
+        if ahead.total > WORTH_SAYING:
+            screen.say(f"without a GPU this takes {ahead}; less where fits end early")
+
+    def make_fixed(self, screen: Screen) -> None:
+        """Features and graph that do not depend on a model, if the strategy needs them; says which."""
+        if not (needs := self._fixed_needs):
+            return
+        inputs = self.pool.inputs
+        tried(self.experiment.model, inputs.shape, inputs.moments, self.pool.classes)
+        graph = "graph" in needs and self.life.knn is not None
+        for line in self.life.plan(graph):
+            screen.say(line)
+        if graph:
+            self.life.graph(self.pool)
+        else:
+            self.life.features(self.pool)
 
     def play(self, number: int, size: int, first: ndarray, folder: RunFolder, screen: Screen) -> None:
         """One whole round, from the choice to the commit."""
@@ -200,7 +246,7 @@ class Loop:
             start=self.model,
             progress=folder.progress(number, screen.epoch),
         )
-        weights = self.model.network.state_dict()
+        weights = self.model.weights
         self.saved.weights = {name: value.detach().cpu().clone() for name, value in weights.items()}
         self.saved.facts = dict(self.model.facts)
 
@@ -224,8 +270,7 @@ class Loop:
             "candidates": 0,
             "predicted": work.predicted,
             "peak_rss_mb": peak_memory(),
-            "train_epochs": int(facts["train_epochs"]),
-            "train_images": int(facts["train_images"]),
+            **{name: _short(value) for name, value in facts.items() if name != "train_loss"},
             **once,
         }
         if self.device.type == "cuda":
@@ -235,14 +280,6 @@ class Loop:
     def _buy(self, rows: ndarray, labels: ndarray) -> None:
         self.pool = self.pool.reveal(rows, labels)
         self.life.purchases.append(rows)
-
-    def _make_fixed(self) -> None:
-        """Features and graph that do not depend on a model, if the strategy needs them."""
-        needs = self.experiment.strategy.needs | self.experiment.budget.first.needs
-        if self.life.fixed and "graph" in needs and self.life.knn is not None:
-            self.life.graph(self.pool)
-        elif self.life.fixed and "features" in needs:
-            self.life.features(self.pool)
 
 
 def _log(record: Mapping[str, Any]) -> None:

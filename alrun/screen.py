@@ -42,6 +42,10 @@ class Bars:
         """Says that a run is finished already."""
         self._bars.console.print(f"finished already: {folder}", soft_wrap=True, highlight=False)
 
+    def say(self, news: str) -> None:
+        """Prints a line above the bars."""
+        self._bars.console.print(news, soft_wrap=True, highlight=False)
+
     def begin(self, rounds: int, done: int) -> None:
         """Shows how many rounds there are and how many are over."""
         self._bars.update(self._rounds, total=rounds, completed=done)

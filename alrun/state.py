@@ -4,9 +4,7 @@ import csv
 import io
 import json
 import logging
-import os
-import pickle
-import time
+import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -15,13 +13,13 @@ from typing import Any
 
 import torch
 from filelock import FileLock, Timeout
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from alrun.config import ConfigError, contents, differences
+from alrun.files import UNREADABLE, Progress, atomic, save_figure, write_text
 
 log = logging.getLogger(__name__)
 
@@ -31,7 +29,6 @@ FIRST_COLUMNS = [
 ]
 # What sums are rounded by; a run that goes on with the same of these goes on with the same bits.
 SAME_BITS = ("versions", "platform", "device", "gpu", "threads")
-UNREADABLE = (OSError, RuntimeError, TypeError, EOFError, KeyError, ValueError, pickle.UnpicklingError)
 SELECTION_COLUMNS = ["round", "rank", "row", "label", "score"]
 
 
@@ -173,9 +170,16 @@ class RunFolder:
             draw(figure)
             save_figure(figure, self.figures / f"{name}.png")
 
-    def progress(self, number: int, tell: Callable[[int, int], None], every: float = 60.0) -> "FitProgress":
+    def show(self, kind: str, folder: Path) -> None:
+        """Copies an artifact's pictures and tables, as `<kind>-<name>`, to where a reader looks for them."""
+        for file in [*folder.glob("*.png"), *folder.glob("*.csv")]:
+            home = self.figures if file.suffix == ".png" else self.path
+            with atomic(home / f"{kind}-{file.name}") as part:
+                shutil.copyfile(file, part)
+
+    def progress(self, number: int, tell: Callable[[int, int], None], every: float = 60.0) -> Progress:
         """Where the fit of round `number` keeps its state, at most once in `every` seconds."""
-        return FitProgress(self._fit, number, tell, every)
+        return Progress(self._fit, number, tell, every)
 
     def _settle(self, settings: Mapping[str, Any], environment: Mapping[str, Any]) -> None:
         self.same_settings(settings)
@@ -205,38 +209,6 @@ class RunFolder:
             part.unlink()
 
 
-class FitProgress:
-    """Tells how far a fit is, and keeps the state of a long one at the end of an epoch."""
-
-    def __init__(self, file: Path, number: int, tell: Callable[[int, int], None], every: float) -> None:
-        self._file, self._number, self._tell, self._every = file, number, tell, every
-        self._last = time.monotonic()
-
-    def epoch(self, done: int, total: int) -> None:
-        """Says that `done` of `total` epochs are over."""
-        self._tell(done, total)
-
-    def keep(self, epoch: int, make: Callable[[], dict[str, Any]]) -> None:
-        """Saves `make()` if the last save is long enough ago."""
-        del epoch
-        if time.monotonic() - self._last < self._every:
-            return
-        with atomic(self._file) as part:
-            torch.save({"round": self._number, "state": make()}, part)
-        self._last = time.monotonic()
-
-    def load(self) -> dict[str, Any] | None:
-        """The state saved last in this round's fit, if there is one."""
-        if not self._file.exists():
-            return None
-        try:
-            saved = torch.load(self._file, map_location="cpu", weights_only=True)
-            return saved["state"] if saved["round"] == self._number else None
-        except UNREADABLE as error:
-            log.warning("%s cannot be read (%s); the fit begins anew", self._file, error)
-            return None
-
-
 @contextmanager
 def _logged_to(path: Path) -> Iterator[None]:
     handler = logging.FileHandler(path, encoding="utf-8")
@@ -248,32 +220,6 @@ def _logged_to(path: Path) -> Iterator[None]:
     finally:
         logger.removeHandler(handler)
         handler.close()
-
-
-@contextmanager
-def atomic(path: Path) -> Iterator[Path]:
-    """A name to write to; on success the file is synced and takes the place of `path` in one step."""
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    yield part
-    with part.open("rb") as file:
-        os.fsync(file.fileno())
-    os.replace(part, path)
-    folder = os.open(path.parent, os.O_RDONLY)
-    os.fsync(folder)
-    os.close(folder)
-
-
-def write_text(path: Path, text: str) -> None:
-    """The text in the file, whole or not at all."""
-    with atomic(path) as part:
-        part.write_text(text, encoding="utf-8")
-
-
-def save_figure(figure: Figure, path: Path) -> None:
-    """The figure as a PNG file, whole or not at all."""
-    FigureCanvasAgg(figure)
-    with atomic(path) as part:
-        figure.savefig(part, dpi=150, format="png")
 
 
 def read_records(path: Path) -> list[dict[str, str]]:

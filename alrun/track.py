@@ -12,7 +12,8 @@ from typing import Any, Protocol, runtime_checkable
 from filelock import FileLock
 
 from alrun.config import PLACE, flat
-from alrun.state import read_records, write_text
+from alrun.files import write_text
+from alrun.state import read_records
 
 log = logging.getLogger(__name__)
 
@@ -205,7 +206,8 @@ def _metrics(record: Mapping[str, str]) -> dict[str, float]:
     for key, text in record.items():
         if text == "" or key in ("round", "labeled"):
             continue
-        section = f"once/{key.removeprefix('once_')}" if key.startswith("once_") else f"strategy/{key}"
+        kind, _, rest = key.partition("_")
+        section = f"{kind}/{rest}" if kind in ("once", "train") else f"strategy/{key}"
         out[SECTIONS.get(key, section)] = float(text)
     if float(record["train_seconds"]) > 0:
         out["train/images_per_second"] = float(record["train_images"]) / float(record["train_seconds"])

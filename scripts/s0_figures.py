@@ -17,9 +17,10 @@ from matplotlib.figure import Figure
 from omegaconf import OmegaConf
 
 from alrun.assembly import assemble
+from alrun.files import save_figure
 from alrun.pool import NOT_BOUGHT, Inputs, Pool
-from alrun.report import draw_boundary, scatter
-from alrun.state import RunFolder, Saved, read_records, save_figure
+from alrun.report.run_figures import draw_boundary, scatter
+from alrun.state import RunFolder, Saved, read_records
 from alrun.training.model import restored
 
 FIRST_QUERIES = 110

@@ -19,7 +19,10 @@ from omegaconf import OmegaConf
 from alrun.clock import Clock
 from alrun.features.simple import Penultimate, Pixels
 from alrun.graph.knn import Knn
+from alrun.models.coder import Coding, scale_of
+from alrun.models.discriminator import Discriminator, Familiarity
 from alrun.models.mlp import Mlp
+from alrun.models.vae import VaeNetwork
 from alrun.pool import Inputs, Pool, Seeds
 from alrun.rounds import Lifetime, Round, Work, name_of
 from alrun.training.model import Model
@@ -63,13 +66,15 @@ class Situation:
             clean = Inputs(np.nan_to_num(points))
             network = Mlp([8], False, 0.5).build(clean.shape, clean.moments, classes)
             torch.nn.init.normal_(network.head.weight)
-        self.model = Model(network, self.inputs, {})
+            vae = VaeNetwork(Coding(2, "mlp", 2), clean.shape, scale_of(clean))
+            heads = torch.nn.ModuleDict({"discriminator": Familiarity(vae, Discriminator(2, [8]))})
+        self.model = Model(network, self.inputs, {}, heads)
 
     def round(
         self, who, size: int, *, seed: int = 0, truth: np.ndarray | None = None, cold: bool = False
     ) -> Round:
         """A round for this strategy; `truth` answers what it asks for."""
-        seeds = Seeds(None, None, None, None, None, None)
+        seeds = Seeds(None, None, None, None, None, None, None)
         truth = np.zeros(len(self.pool), np.int64) if truth is None else truth
 
         def stream(*names):

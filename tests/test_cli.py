@@ -113,7 +113,7 @@ def test_help_answers_without_heavy_imports(tmp_path):
         [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True, timeout=60
     )
     assert done.stdout.strip().endswith("[]")
-    assert "strategy: bald, coreset, diffusion" in done.stdout
+    assert "strategy: badge, bald, coreset, dgal" in done.stdout
 
 
 def test_the_resolved_settings_are_shown_and_nothing_is_run(tmp_path):

@@ -6,9 +6,9 @@ from pathlib import Path
 from conftest import ROOT
 
 ROOMS = (
-    "config cache compiled | pool data | models | graph coverage transport | training | generative | "
-    "features | clock rounds budget | strategies | oracle state track environment | report | run | "
-    "assembly | screen overrides ui | cli"
+    "config files code cache compiled | pool data | models | graph coverage transport | training | "
+    "generative | features | clock lifetime rounds budget | strategies | oracle state track environment | "
+    "forecast report | run | assembly | screen overrides ui stock spaces picture | cli"
 )
 # Within one place, what stands first may be imported by what follows.
 ORDER = {room: place for place, room in enumerate(ROOMS.replace("|", " ").split())}

@@ -47,8 +47,8 @@ def test_a_stream_depends_on_its_names_and_on_nothing_else():
 
 
 def test_a_branch_with_its_own_seed_varies_alone():
-    plain = Seeds(None, None, None, None, None, None)
-    varied = Seeds(None, None, 7, None, None, None)
+    plain = Seeds(None, None, None, None, None, None, None)
+    varied = Seeds(None, None, 7, None, None, None, None)
     assert plain.stream(0, "weights").random() != varied.stream(0, "weights").random()
     for branch in ("split", "initial", "order", "select", "oracle"):
         assert plain.stream(0, branch).random() == varied.stream(0, branch).random()

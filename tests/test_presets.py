@@ -26,11 +26,23 @@ def test_every_strategy_runs_on_the_data_set_with_what_both_bring(dataset, tmp_p
         assert isinstance(experiment, Experiment)
 
 
-@pytest.mark.parametrize("preset", names("experiment"))
+# Their data sets bring S1's settings by themselves.
+DATA_SETS_OF_S1 = ("emnist_letters", "svhn", "cifar10", "cifar100", "mini_imagenet")
+
+
+@pytest.mark.parametrize("dataset", DATA_SETS_OF_S1)
+def test_the_presets_of_s1_are_what_their_data_sets_bring(dataset):
+    assert settings(f"+experiment=s1_{dataset}", "strategy=dgal") == settings(
+        f"dataset={dataset}", "strategy=dgal"
+    )
+
+
+@pytest.mark.parametrize(
+    "preset", sorted({*names("experiment")} - {f"s1_{each}" for each in DATA_SETS_OF_S1})
+)
 def test_a_preset_composes_with_every_strategy(preset):
     for strategy in names("strategy"):
-        words = [f"+experiment={preset}", f"strategy={strategy}", "model.pretrained=false"]
-        experiment = assemble(settings(*(words if "cifar10" in preset else words[:2])))
+        experiment = assemble(settings(f"+experiment={preset}", f"strategy={strategy}"))
         assert experiment.budget.plan(50000 if "cifar" in preset else 20000 if "svhn" in preset else 2000)
 
 
@@ -40,8 +52,13 @@ def test_a_preset_names_its_paper_and_sets_nothing_of_a_strategy(preset):
     assert re.search(r"^# S\d", text, re.MULTILINE)
     assert "Cost:" in text
     assert "strategy" not in OmegaConf.load(CONF / "experiment" / f"{preset}.yaml")
+
+
+@pytest.mark.parametrize("file", sorted(CONF.glob("[den]*/*.yaml")), ids=lambda file: file.stem)
+def test_what_is_set_for_others_to_read_is_read_by_some(file):
+    """Experiments, data sets and needs hand numbers on under `preset`."""
     used = set(re.findall(r"oc\.select:preset\.(\w+)", "".join(f.read_text() for f in CONF.rglob("*.yaml"))))
-    assert set(OmegaConf.load(CONF / "experiment" / f"{preset}.yaml").get("preset", {})) <= used
+    assert set(OmegaConf.load(file).get("preset", {})) <= used
 
 
 @pytest.mark.parametrize(
@@ -64,6 +81,61 @@ def test_the_presets_of_s0_hold_the_values_of_its_appendix(preset, values):
         found["budget"]["per_round"],
         *(trainer[key] for key in ("optimizer", "learning_rate", "batch_size", "epochs")),
     )
+
+
+SGD, ADAM = ("sgd", 1e-3, 0.9, 5e-4), ("adam", 1e-3, 0.9, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("dataset", "budget", "first_size", "latent", "encoder", "model", "pretrained", "optimizer"),
+    [
+        ("mnist", (10, 10, 30), 100, 50, "auto", "Lenet", None, SGD),
+        ("emnist_letters", (20, 20, 50), 200, 256, "auto", 18, True, ADAM),
+        ("svhn", (100, 50, 50), 500, 100, "auto", 50, False, SGD),
+        ("cifar10", (100, 200, 20), 5000, 100, "auto", 50, True, ADAM),
+        ("cifar100", (100, 200, 20), 5000, 100, "resnet18", "vit_small_patch16_224", True, ADAM),
+        ("mini_imagenet", (100, 200, 20), 5000, 100, "resnet18", "vit_small_patch16_224", True, ADAM),
+    ],
+)
+def test_the_presets_of_s1_hold_the_values_of_its_table_and_appendix(
+    dataset, budget, first_size, latent, encoder, model, pretrained, optimizer
+):
+    found = settings(f"+experiment=s1_{dataset}", "strategy=dgal")
+    network, trainer, vae = found["model"], found["trainer"], found["featurizer"]
+    assert tuple(found["budget"][key] for key in ("initial", "per_round", "rounds")) == budget
+    assert found["budget"]["initial_sampling"] == "random"
+    assert (found["strategy"]["first_size"], vae["latent"], vae["architecture"]) == (
+        first_size,
+        latent,
+        encoder,
+    )
+    assert (vae["width"], vae["epochs"], vae["patience"], vae["learning_rate"]) == (128, 300, 20, 5e-4)
+    assert (found["graph"]["k"], found["strategy"]["first"]["steps"]) == (20, None)
+    assert network.get("depth", network.get("name", network["_target_"].rpartition(".")[2])) == model
+    assert (network["hidden"], network.get("pretrained")) == ([50], pretrained)
+    assert not network.get("freeze")
+    keys = ("optimizer", "learning_rate", "momentum", "weight_decay")
+    assert tuple(trainer[key] for key in keys) == optimizer
+    assert (trainer["patience"], trainer["validation"], trainer["loss"]) == (10, 0.0, "cross_entropy")
+    assert (trainer["crop"], trainer["flip"], trainer["start"]) == (0, False, "fresh")
+
+
+def test_mini_imagenet_has_the_pool_and_test_set_of_s1():
+    found = settings("dataset=mini_imagenet")["dataset"]
+    assert (100 * found["train_per_class"], 100 * found["test_per_class"]) == (48_000, 10_000)
+    assert (found["image_size"], found["path"]) == (84, None)
+
+
+def test_mnist_alone_is_sized_for_a_cpu():
+    found = settings("dataset=mnist", "strategy=dgal")
+    assert (found["featurizer"]["width"], found["featurizer"]["epochs"]) == (16, 20)
+    assert (found["model"]["hidden"], found["strategy"]["first_size"]) == ([], None)
+
+
+def test_a_group_chosen_by_hand_wins_over_what_the_data_set_brings():
+    found = settings("dataset=cifar10", "model=vgg16", "trainer=augmented", "budget=low")
+    assert (found["model"]["hidden"], found["model"]["pretrained"]) == ([512, 20], False)
+    assert (found["trainer"]["flip"], found["budget"]["initial"]) == (True, 50)
 
 
 def test_an_explicit_override_wins_over_preset_data_set_and_strategy():

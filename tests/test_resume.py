@@ -20,7 +20,8 @@ COMMAND = [
 NURSERY = """
 import functools, json, os, signal, sys
 import torch._dynamo  # what torch's optimizers import on first use
-import alrun.assembly, alrun.overrides, alrun.run, alrun.screen, alrun.state, alrun.training.supervised
+import alrun.assembly, alrun.files, alrun.overrides, alrun.run, alrun.screen, alrun.state
+import alrun.training.supervised
 from alrun.cli import main
 from alrun.strategies.diffusion import Diffusion
 
@@ -56,12 +57,12 @@ for line in sys.stdin:
 
 KILLS = {
     "before the first round is whole": "deadly(alrun.state.RunFolder, 'commit', 1, True)",
-    "in the middle of training": "deadly(alrun.state.FitProgress, 'keep', 9, False)",
-    "during selection": "deadly(Diffusion, '_clamped', 2, True)",
+    "in the middle of training": "deadly(alrun.files.Progress, 'keep', 9, False)",
+    "during selection": "deadly(Diffusion, '_clamped', 1, True)",
     "while the checkpoint is written": "deadly(alrun.state.torch, 'save', 8, False)",
     "between checkpoint and tables": "deadly(alrun.state.RunFolder, 'write_tables', 2, True)",
     "between the two tables": "deadly(alrun.state.RunFolder, '_table', 2, True)",
-    "before a rename": "deadly(alrun.state.os, 'replace', 5, True)",
+    "before a rename": "deadly(alrun.files.os, 'replace', 5, True)",
     "between the last round and the figure": "deadly(alrun.run, 'draw_run', 1, True)",
 }
 

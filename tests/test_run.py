@@ -10,6 +10,7 @@ import pytest
 from conftest import settings
 
 from alrun.assembly import assemble
+from alrun.cache import Cache
 from alrun.config import ConfigError
 from alrun.data.data import Data
 from alrun.run import run
@@ -23,6 +24,9 @@ class Unwatched:
 
     def already(self, folder):
         self.found = folder
+
+    def say(self, news):
+        self.news = news
 
     def begin(self, rounds, done):
         self.done = done
@@ -45,7 +49,8 @@ class Replaced:
 
 
 def played(folder: Path, *words: str, **parts):
-    found = {**settings(*FAST, *words), "choices": {"dataset": "digits", "strategy": "any"}}
+    shared = f"cache.dir={folder.parent / 'cache'}"
+    found = {**settings(*FAST, shared, *words), "choices": {"dataset": "digits", "strategy": "any"}}
     experiment = replace(assemble(found), **parts)
     saved = run(experiment, RunFolder(folder), found, Unwatched())
     return experiment, saved
@@ -111,6 +116,37 @@ def test_from_fixed_features_a_cold_start_is_the_strategy_s_own(strategy, tmp_pa
     assert saved.records[0]["features_seconds"] == saved.records[0]["graph_seconds"] == 0
 
 
+def test_fixed_features_and_graph_are_made_once_for_all_seeds_and_strategies(tmp_path):
+    words = ("featurizer=pca", "strategy=diffusion")
+    _, first = played(tmp_path / "first", *words)
+    _, second = played(tmp_path / "second", *words, "seed=1", "seeds.split=0")
+    _, other = played(tmp_path / "other", "featurizer=pca", "strategy=coreset")
+    seconds = [saved.records[1]["once_features_seconds"] for saved in (first, second, other)]
+    assert seconds[0] == seconds[1] == seconds[2] > 0
+    assert first.records[1]["once_graph_seconds"] == second.records[1]["once_graph_seconds"] > 0
+    kinds = [each.folder.parent.name for each in Cache(str(tmp_path / "cache")).artifacts()]
+    assert kinds == ["features", "graph"]
+
+
+@pytest.mark.parametrize("word", ["featurizer.components=20", "graph.k=7", "dataset.pool_size=150"])
+def test_other_features_graphs_and_pools_are_other_artifacts(word, tmp_path):
+    words = ("featurizer=pca", "strategy=diffusion")
+    played(tmp_path / "first", *words)
+    played(tmp_path / "second", *words, word)
+    kinds = [each.folder.parent.name for each in Cache(str(tmp_path / "cache")).artifacts()]
+    assert kinds.count("graph") == 2
+    assert kinds.count("features") == (1 if word.startswith("graph") else 2)
+
+
+def test_a_run_that_reuses_artifacts_chooses_what_one_that_makes_them_chooses(tmp_path):
+    words = ("featurizer=pca", "strategy=diffusion")
+    runs = [played(tmp_path / name / "run", *words)[1] for name in ("a", "b")]
+    runs.append(played(tmp_path / "a" / "again", *words)[1])
+    runs.append(played(tmp_path / "c" / "run", *words, "cache.dir=null")[1])
+    assert all(rows_of(saved) == rows_of(runs[0]) for saved in runs)
+    assert not (tmp_path / "c" / "cache").exists()
+
+
 def test_first_rows_come_from_a_file(tmp_path):
     (tmp_path / "rows.txt").write_text("7\n3\n150\n")
     word = f"budget.initial_rows={tmp_path / 'rows.txt'}"
@@ -132,7 +168,7 @@ def test_balanced_and_proportional_first_labels_follow_the_classes_and_say_so(tm
 def test_the_oracle_s_answers_inside_a_batch_are_counted_and_stay_within_it(tmp_path):
     words = ("strategy=diffusion", "strategy.clamp=oracle", "strategy.mini_batch=3")
     _, saved = played(tmp_path, *words)
-    assert [record.get("asked_inside") for record in saved.records] == [None, 10, 10]
+    assert [record.get("asked_inside") for record in saved.records] == [None, 9, 9]
 
 
 def test_records_hold_the_contract_s_columns_and_random_costs_no_query_time(tmp_path):

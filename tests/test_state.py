@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from alrun.config import ConfigError
-from alrun.state import BusyError, RunFolder, Saved, atomic, read_records
+from alrun.files import atomic
+from alrun.state import BusyError, RunFolder, Saved, read_records
 
 SETTINGS = {"seed": 0, "budget": {"rounds": 3}, "device": "cpu", "choices": {"strategy": "margin"}}
 

@@ -251,18 +251,19 @@ def _changes(below, state, changes):
 
 
 @kernel
-def _square(points, one, other):
-    square = 0.0
+def square(points, one, other):
+    """The squared distance that `Space` compares, but for the root or the half."""
+    total = 0.0
     for column in range(points.shape[1]):
         gap = np.float64(points[one, column]) - np.float64(points[other, column])
-        square += gap * gap
-    return square
+        total += gap * gap
+    return total
 
 
 @kernel
 def _from_one(points, center, rows, squares):
     for at in range(len(rows)):
-        squares[at] = _square(points, rows[at], center)
+        squares[at] = square(points, rows[at], center)
 
 
 @kernel
@@ -270,7 +271,7 @@ def _two_nearest(points, rows, medoids, below, scale, near, squares):
     for at in range(len(rows)):
         for slot in range(len(medoids)):
             if below[at, slot] < squares[at, 1]:
-                new = scale * _square(points, rows[at], medoids[slot])
+                new = scale * square(points, rows[at], medoids[slot])
                 if new < squares[at, 0]:
                     near[at, 1], squares[at, 1] = near[at, 0], squares[at, 0]
                     near[at, 0], squares[at, 0] = slot, new

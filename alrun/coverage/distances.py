@@ -1,4 +1,4 @@
-"""Distances whose bits do not depend on who computes them, and the check that they are numbers."""
+"""Distances whose bits do not depend on who computes them, and the checks that they are numbers."""
 
 import numpy as np
 from jaxtyping import Float32, Float64, Int64
@@ -7,6 +7,7 @@ from numpy import ndarray
 from alrun.compiled import kernel
 
 CHUNK = 256  # rows worked on at once: 1 MiB in float64 at 512 features stays in cache
+LARGEST = 1e15  # squared distances of larger features might overflow float32
 
 
 def check_finite(rows: Float32[ndarray, "n w"], name: str) -> None:
@@ -20,6 +21,22 @@ def check_finite(rows: Float32[ndarray, "n w"], name: str) -> None:
         bad = int(np.isfinite(rows).all(axis=1).argmin())
         raise ValueError(
             f"{name} must be finite, got NaN or inf in row {bad}; check the inputs and the training loss"
+        )
+
+
+def check_moderate(points: Float32[ndarray, "n d"]) -> None:
+    """Refuses features whose squared distances might not be float32 numbers.
+
+    Raises:
+        ValueError: a feature that is no number below 1e15 in size.
+    """
+    # The extremes hold any NaN, and take no array of flags.
+    if not (np.abs([points.min(initial=0), points.max(initial=0)]) < LARGEST).all():
+        fine = np.abs(points) < LARGEST
+        bad = int(fine.all(axis=1).argmin())
+        raise ValueError(
+            f"features must be finite and below {LARGEST:g} in size, row {bad} holds "
+            f"{points[bad][~fine[bad]][0]}; check the inputs and the training loss"
         )
 
 

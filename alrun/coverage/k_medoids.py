@@ -9,9 +9,9 @@ from numpy import ndarray
 
 from alrun.compiled import threads
 from alrun.coverage.assignment import Assignment, Share, Space
+from alrun.coverage.distances import check_moderate
 from alrun.pool import BLOCK_BYTES
 
-LARGEST = 1e15  # squared distances of larger features might overflow float32
 FEW = 8  # candidates compared at once just after a swap
 
 
@@ -96,14 +96,7 @@ def _none(objective: float) -> KMedoids:
 
 
 def _check(points: ndarray, fixed: ndarray, candidates: ndarray, size: int) -> None:
-    # The extremes hold any NaN, and take no array of flags.
-    if not (np.abs([points.min(initial=0), points.max(initial=0)]) < LARGEST).all():
-        fine = np.abs(points) < LARGEST
-        bad = int(fine.all(axis=1).argmin())
-        raise ValueError(
-            f"features must be finite and below {LARGEST:g} in size, row {bad} holds "
-            f"{points[bad][~fine[bad]][0]}; check the inputs and the training loss"
-        )
+    check_moderate(points)
     rows = np.concatenate([np.unique(fixed), candidates])
     if len(rows) and not 0 <= rows.min() <= rows.max() < len(points):
         wrong = rows[(rows < 0) | (rows >= len(points))][0]

@@ -7,17 +7,18 @@ from pathlib import Path
 from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
-from jaxtyping import Int64
+from jaxtyping import Int64, Shaped
 from numpy import ndarray
 
 from alrun.pool import BLOCK_BYTES
 
 
 class Items(NamedTuple):
-    """Inputs (n, ...) and their labels (n,), as a source has them."""
+    """Inputs (n, ...), their labels (n,) and, where each is a file, its name, as a source has them."""
 
     inputs: ndarray
     labels: Int64[ndarray, " n"]
+    files: Shaped[ndarray, " n"] | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,7 +26,8 @@ class Data:
     """A pool (n, ...), its true labels (n,), and a test set of the same kind.
 
     Inputs are uint8 or floating: images (h, w) or (c, h, w), otherwise features. Labels are 0..classes-1;
-    a class may be absent from the pool, but not all but one.
+    a class may be absent from the pool, but not all but one. `files` and `test_files` name the file of each
+    item, where items are files and the source itself divides them.
     """
 
     inputs: ndarray
@@ -33,6 +35,8 @@ class Data:
     test_inputs: ndarray
     test_labels: Int64[ndarray, " m"]
     class_names: tuple[str, ...]
+    files: Shaped[ndarray, " n"] | None = None
+    test_files: Shaped[ndarray, " m"] | None = None
 
     def __post_init__(self) -> None:
         """Refuses what cannot be learned from; floating inputs are read once, block by block.
@@ -66,11 +70,11 @@ class Data:
 
     def fingerprint(self) -> str:
         """sha256, 64 hex digits, of the pool's inputs: type, shape and content; no label and no test item."""
-        return _digest(self.inputs)
+        return array_digest(self.inputs)
 
     def label_fingerprint(self) -> str:
         """sha256, 64 hex digits, of the pool's labels and of the test set's."""
-        return _digest(self.labels, self.test_labels)
+        return array_digest(self.labels, self.test_labels)
 
 
 @runtime_checkable
@@ -126,7 +130,8 @@ def _blocks(array: ndarray) -> Iterator[ndarray]:
         yield array[start : start + step]
 
 
-def _digest(*arrays: ndarray) -> str:
+def array_digest(*arrays: ndarray) -> str:
+    """sha256, 64 hex digits, of the arrays' types, shapes and contents."""
     digest = hashlib.sha256()
     for array in arrays:
         digest.update(f"{array.dtype.str}{array.shape}".encode())

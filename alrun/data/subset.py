@@ -49,6 +49,8 @@ class Subset:
             _taken(test.inputs, test_rows),
             test_labels,
             tuple(names[old] for old in kept),
+            None if pool.files is None else _taken(pool.files, rows),
+            None if test.files is None else _taken(test.files, test_rows),
         )
 
     def _known(self, names: Mapping[int, str]) -> list[int]:

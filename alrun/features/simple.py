@@ -10,6 +10,7 @@ from jaxtyping import Float32
 from numpy import ndarray
 from sklearn.decomposition import PCA, IncrementalPCA
 
+from alrun.cache import Making
 from alrun.features.featurizer import Embed
 from alrun.pool import Inputs
 
@@ -23,9 +24,11 @@ class Penultimate:
 
     depends_on_model = True
 
-    def make(self, inputs: Inputs, embed: Embed, rng: np.random.Generator) -> Float32[ndarray, "n d"]:
+    def make(
+        self, inputs: Inputs, embed: Embed, rng: np.random.Generator, making: Making
+    ) -> Float32[ndarray, "n d"]:
         """Embeddings of all inputs by the round's model."""
-        del rng
+        del rng, making
         return embed(np.arange(len(inputs)))
 
 
@@ -34,14 +37,17 @@ class Pixels:
     """Stored inputs flattened to float32, uint8 divided by 255; never centered, scaled or augmented."""
 
     depends_on_model = False
+    cached = False
 
-    def make(self, inputs: Inputs, embed: Embed, rng: np.random.Generator) -> Float32[ndarray, "n d"]:
+    def make(
+        self, inputs: Inputs, embed: Embed, rng: np.random.Generator, making: Making
+    ) -> Float32[ndarray, "n d"]:
         """The inputs themselves.
 
         Raises:
             ValueError: NaN or an infinite number among them.
         """
-        del embed, rng
+        del embed, rng, making
         out = np.empty((len(inputs), prod(inputs.shape)), np.float32)
         for rows in inputs.blocks():
             out[rows] = _finite_pixels(inputs, rows)
@@ -60,7 +66,9 @@ class Pca:
     components: Annotated[int, Ge(1)]
     depends_on_model = False
 
-    def make(self, inputs: Inputs, embed: Embed, rng: np.random.Generator) -> Float32[ndarray, "n k"]:
+    def make(
+        self, inputs: Inputs, embed: Embed, rng: np.random.Generator, making: Making
+    ) -> Float32[ndarray, "n k"]:
         """Projections of all inputs, the widest component first.
 
         Raises:
@@ -74,7 +82,7 @@ class Pca:
             if 4 * width * len(inputs) > WHOLE_BYTES:
                 return _in_blocks(inputs, count)
             fitted = PCA(count, copy=False, svd_solver="auto", random_state=seed)
-            projected = fitted.fit_transform(Pixels().make(inputs, embed, rng))
+            projected = fitted.fit_transform(Pixels().make(inputs, embed, rng, making))
         return projected.astype(np.float32) * _signs(np.asarray(fitted.components_))
 
 

@@ -7,6 +7,8 @@ the walk from i is absorbed in A at class c within T steps, and a_i = sum_c p_ic
 Source: S0 sections 4.1 and 4.3; the exact incremental update is ALGORITHMS 1.6.
 """
 
+from copy import copy
+
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Float64, Int16, Int64
@@ -62,6 +64,18 @@ def reached(walk: csr_array, clamped: Bool[ndarray, " n"], steps: int) -> Bool[n
     return found
 
 
+def walk_for(matrix: csr_array, columns: int, updates: int, dtype: np.dtype) -> Walk:
+    """M for diffusions of `columns` columns of values, float32 or float64, on the CPU.
+
+    `updates` is how many clamps are expected: more repay an order of rows that keeps neighbors close, which
+    is private and changes no bit.
+    """
+    size = (len(matrix.indptr) - 1) * columns * dtype.itemsize
+    ordered = size > (CACHED_BYTES if updates < OFTEN else CACHED_BYTES // 8)
+    kind = torch.float32 if dtype == np.float32 else torch.float64
+    return Walk(matrix, kind, torch.device("cpu"), ordered)
+
+
 class Diffusion:
     """Diffused values for every number of steps 0..T, updated exactly when rows are clamped.
 
@@ -69,8 +83,7 @@ class Diffusion:
     nothing. A clamp computes anew the rows that have a changed row among their neighbors, slice by slice,
     each as a full step would: incremental and full diffusion give the same bits, whatever the order of
     clamps. `hops` (n,) is the fewest steps by which the walk comes to a clamped row: 0 on clamped rows, T + 1
-    where there is none within T. `updates` is how many clamps are expected: more repay an order of rows that
-    keeps neighbors close, which is private and changes no bit.
+    where there is none within T. The walk may come from `walk_for`, where `updates` is said, and be shared.
 
     Source: ALGORITHMS 1.6. Departs: rows are recomputed instead of changes added up, so nothing drifts and
     float32 needs no refresh; a row that comes out as it was is not followed further.
@@ -78,15 +91,14 @@ class Diffusion:
 
     def __init__(
         self,
-        walk: csr_array,
+        walk: csr_array | Walk,
         start: Float[ndarray, "n c"],
         clamped: Bool[ndarray, " n"],
         steps: int,
         updates: int = 0,
     ) -> None:
         self.steps, self.dtype = steps, start.dtype
-        ordered = start.nbytes > (CACHED_BYTES if updates < OFTEN else CACHED_BYTES // 8)
-        self._walk = Walk(walk, torch.from_numpy(start).dtype, torch.device("cpu"), ordered)
+        self._walk = walk if isinstance(walk, Walk) else walk_for(walk, start.shape[1], updates, start.dtype)
         self._row_of, self._place_of = self._walk.row_of, _inverse(self._walk.row_of)
         order = slice(None) if self._row_of is None else self._row_of
         self._clamped = clamped[order].copy()
@@ -98,6 +110,13 @@ class Diffusion:
 
     def __len__(self) -> int:
         return len(self._walk)
+
+    def copy(self) -> "Diffusion":
+        """Another diffusion that goes on from here; the two share the walk alone."""
+        other = copy(self)
+        other._clamped, other._hops = self._clamped.copy(), self._hops.copy()
+        other._slices, other._changed = [values.clone() for values in self._slices], list(self._changed)
+        return other
 
     @property
     def hops(self) -> Int16[ndarray, " n"]:

@@ -22,7 +22,8 @@ def affinity(graph: Graph) -> csr_array:
     rho = graph.distances.astype(np.float64)
     sigma = rho.max(axis=1, keepdims=True, initial=0.0)
     weights = np.exp(-rho / np.where(sigma == 0, 1, sigma))
-    directed = csr_array((weights.ravel(), graph.neighbors.ravel(), k * np.arange(n + 1)), shape=(n, n))
+    # A copy of the neighbors: sorted in place, they would no longer stand beside their distances.
+    directed = csr_array((weights.ravel(), graph.neighbors.flatten(), k * np.arange(n + 1)), shape=(n, n))
     directed.sort_indices()
     if graph.symmetrize == "max":
         return csr_array(directed.maximum(directed.T))

@@ -75,8 +75,8 @@ class Knn:
         Raises:
             ValueError: a feature that is no number below 1e17 in size, or a recall below `min_recall`.
         """
-        _check(features)
-        points = _points(features, self.metric == "cosine")
+        check_features(features)
+        points = points_of(features, self.metric == "cosine")
         neighbors, distances, recall = _nearest(points, min(self.k, len(features) - 1), device, self)
         if self.metric == "cosine":
             distances *= np.float32(0.5)
@@ -85,7 +85,7 @@ class Knn:
 
 def unit_rows(features: Float32[ndarray, "n d"]) -> Float32[ndarray, "n e"]:
     """Rows divided by their Euclidean norm; zero rows, if any, share one further axis (e = d + 1)."""
-    return _points(features, unit=True).take()
+    return points_of(features, unit=True).take()
 
 
 def nearest(
@@ -96,7 +96,7 @@ def nearest(
     Distances are sums in float64 of squared differences, rounded to float32 before they are compared. The
     bits are the same on every device, with compiled kernels and without, whatever the number of threads.
     """
-    neighbors, distances, _ = _nearest(_points(points, unit=False), k, device, None)
+    neighbors, distances, _ = _nearest(points_of(points, unit=False), k, device, None)
     return neighbors, distances
 
 
@@ -118,7 +118,7 @@ def _nearest(
     return *written_out(group, neighbors, distances, k), recall
 
 
-def _points(features: Float32[ndarray, "n d"], unit: bool) -> Points:
+def points_of(features: Float32[ndarray, "n d"], unit: bool) -> Points:
     """All rows, each divided by its norm if `unit`."""
     norms = np.ones(len(features))
     if unit:
@@ -126,7 +126,12 @@ def _points(features: Float32[ndarray, "n d"], unit: bool) -> Points:
     return Points(np.ascontiguousarray(features), norms, np.arange(len(features)))
 
 
-def _check(features: Float32[ndarray, "n d"]) -> None:
+def check_features(features: Float32[ndarray, "n d"]) -> None:
+    """Refuses what has no distances.
+
+    Raises:
+        ValueError: a feature that is no number below 1e17 in size.
+    """
     for block in cuts(len(features), BLOCK_BYTES // (8 * max(1, features.shape[1]))):
         if not (fine := np.abs(features[block]) < LARGEST).all():
             bad = np.flatnonzero(~fine.all(axis=1))[0]

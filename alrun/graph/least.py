@@ -1,6 +1,7 @@
 """The smallest scores of diffused labels, of which only those that changed are computed."""
 
 from collections.abc import Callable
+from copy import copy
 
 import numpy as np
 from jaxtyping import Float64, Int64
@@ -25,11 +26,25 @@ class Least:
     """
 
     def __init__(self, state: Diffusion, candidates: Int64[ndarray, " m"], score: Score) -> None:
-        self._state, self._score = state, score
+        self._state, self.score = state, score
         self.open = np.zeros(len(state), bool)
         self.open[candidates] = True
         self._scores = np.full(len(state), np.inf)
         self._steps: int | None = None
+
+    def among_only(self, state: Diffusion, candidates: Int64[ndarray, " m"]) -> "Least":
+        """The scores of some of the open candidates, to follow a copy of the diffusion."""
+        other = copy(self)
+        other._state, other.open = state, np.zeros_like(self.open)
+        other.open[candidates] = True
+        other._scores = np.where(other.open, self._scores, np.inf)
+        return other
+
+    def ready(self, steps: int) -> None:
+        """Computes the scores of chi^(steps), unless they are kept up to date already."""
+        if steps != self._steps:
+            self._compute(np.flatnonzero(self.open), steps)
+            self._steps = steps
 
     def among(self, size: int, steps: int) -> Int64[ndarray, " p"]:
         """The `size` open candidates with the smallest scores of chi^(steps), ties to the smaller row.
@@ -37,9 +52,7 @@ class Least:
         Raises:
             ValueError: a score that is no number.
         """
-        if steps != self._steps:
-            self._compute(np.flatnonzero(self.open), steps)
-            self._steps = steps
+        self.ready(steps)
         if COMPILED and 0 < size <= FEW:
             return _smallest_few(self._scores, size)
         return smallest(np.arange(len(self._scores)), self._scores, size)
@@ -53,7 +66,7 @@ class Least:
             self._compute(rows, self._steps)
 
     def _compute(self, rows: Int64[ndarray, " r"], steps: int) -> None:
-        scores = self._score(self._state.at(rows, steps).astype(np.float64))
+        scores = self.score(self._state.at(rows, steps).astype(np.float64))
         if np.isnan(scores).any():
             bad = rows[np.isnan(scores)][0]
             raise ValueError(

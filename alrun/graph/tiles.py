@@ -73,9 +73,9 @@ def among_all_on(
         ]
         for columns in cuts(len(whole), each):
             pairs = _within_reach(whole, center, own, columns, bound)
-            gaps = _gaps(whole, own[pairs[0]], pairs[1])
+            gaps = gaps_between(whole, own[pairs[0]], pairs[1])
             row, column, length = (torch.cat(both) for both in zip(best, (*pairs, gaps), strict=True))
-            best = _first(row, column, length, k)
+            best = first_pairs(row, column, length, k)
         neighbors[block] = best[1].view(-1, k).cpu().numpy()
         distances[block] = best[2].view(-1, k).cpu().numpy()
     return neighbors, distances
@@ -96,14 +96,14 @@ def _within_reach(
     return row[other], column[other]
 
 
-def _gaps(whole: torch.Tensor, first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
+def gaps_between(whole: torch.Tensor, first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
     """Squared distances of pairs of points."""
     blocks = list(cuts(len(first), BLOCK_BYTES // (32 * whole.shape[1])))
     gaps = [squared_distances(whole[first[block]], whole[second[block]]) for block in blocks]
     return torch.cat(gaps) if gaps else torch.empty(0, device=whole.device)
 
 
-def _first(row: torch.Tensor, column: torch.Tensor, gaps: torch.Tensor, k: int) -> list[torch.Tensor]:
+def first_pairs(row: torch.Tensor, column: torch.Tensor, gaps: torch.Tensor, k: int) -> list[torch.Tensor]:
     """The first k pairs of each row by (distance, column)."""
     order = torch.argsort(column, stable=True)
     order = order[torch.argsort(gaps[order], stable=True)]

@@ -49,10 +49,14 @@ class S0Cnn:
 class Lenet:
     """LeNet-5 with ReLU and max-pooling; images with a side below 12 are enlarged to 12.
 
-    Source: LeCun et al. 1998, section II.B. Departs: ReLU for tanh, max-pooling for trainable sub-sampling,
-    all maps of the second convolution see all of the first, a linear layer for the RBF output.
+    `hidden`: widths of further layers before the output, after the two of 120 and 84.
+
+    Source: LeCun et al. 1998, section II.B; with hidden [50] as S1 (DGAL), appendix A, which names no
+    activation (ReLU here). Departs: ReLU for tanh, max-pooling for trainable sub-sampling, all maps of the
+    second convolution see all of the first, a linear layer for the RBF output.
     """
 
+    hidden: list[Annotated[int, Ge(1)]]
     dropout: Annotated[float, Ge(0), Lt(1)]
 
     @property
@@ -71,6 +75,8 @@ class Lenet:
         first = [nn.Conv2d(channels, 6, 5, padding=2), nn.ReLU(), nn.MaxPool2d(2)]
         second = [nn.Conv2d(6, 16, 5), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten()]
         flat = 16 * ((height // 2 - 4) // 2) * ((width // 2 - 4) // 2)
-        hidden = connected(flat, [120, 84], batch_norm=False, dropout=self.dropout)
+        widths = [120, 84, *self.hidden]
+        hidden = connected(flat, widths, batch_norm=False, dropout=self.dropout)
         adapt = Adapt(shape, moments, (channels, height, width))
-        return Network(adapt, nn.Identity(), nn.Sequential(*first, *second, *hidden), nn.Linear(84, classes))
+        head = nn.Linear(widths[-1], classes)
+        return Network(adapt, nn.Identity(), nn.Sequential(*first, *second, *hidden), head)

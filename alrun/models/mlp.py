@@ -22,6 +22,16 @@ def connected(width: int, hidden: list[int], *, batch_norm: bool, dropout: float
     return nn.Sequential(*layers)
 
 
+def ending(width: int, hidden: list[int], dropout: float) -> nn.Sequential:
+    """What stands between a network's `width` features and its head.
+
+    Hidden layers without BatchNorm, dropout after each; without hidden layers dropout alone, if any.
+    """
+    if hidden or dropout == 0:
+        return connected(width, hidden, batch_norm=False, dropout=dropout)
+    return nn.Sequential(nn.Dropout(dropout))
+
+
 @dataclass(frozen=True)
 class Mlp:
     """Fully connected ReLU network on standardized, flattened items; `hidden` are the widths of its layers.

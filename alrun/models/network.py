@@ -116,6 +116,18 @@ class Architecture(Protocol):
         ...
 
 
+def tried(architecture: Architecture, shape: tuple[int, ...], moments: Moments, classes: int) -> None:
+    """Builds a network and drops it, so that missing weights or unfit items are known before long work.
+
+    torch's generator is left as it was.
+
+    Raises:
+        ValueError, FileNotFoundError: what `build` raises.
+    """
+    with torch.random.fork_rng(devices=[]):
+        architecture.build(shape, moments, classes)
+
+
 def is_image(shape: tuple[int, ...]) -> bool:
     """Whether one item of this shape is an image (h, w), or (c, h, w) with one, three or four channels."""
     return len(shape) == 2 or (len(shape) == 3 and shape[0] in CHANNELS)

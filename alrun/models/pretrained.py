@@ -17,10 +17,12 @@ SMALLEST = 32
 HEADS = ("classifier.", "fc.")
 COUNTER = "num_batches_tracked"
 SHOWN = 3
+# What torch raises for bytes that hold no tensors, or that it will not load.
+UNREADABLE = (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, LookupError, OSError)
 
 
-def require_file(pretrained: bool | str) -> None:
-    """Refuses a weights file that is not there, before any work starts.
+def require_file(pretrained: bool | str, naming: str = "torchvision") -> None:
+    """Refuses a weights file that is not there, before any work starts; `naming` is whose names it must use.
 
     Raises:
         FileNotFoundError: `pretrained` names a file and it does not exist.
@@ -28,23 +30,14 @@ def require_file(pretrained: bool | str) -> None:
     if isinstance(pretrained, str) and not Path(pretrained).expanduser().is_file():
         raise FileNotFoundError(
             f"model.pretrained names a weights file that does not exist: {pretrained}; "
-            "give the path of a state_dict in torchvision's naming, or model.pretrained=false"
+            f"give the path of a state_dict in {naming}'s naming, or model.pretrained=false"
         )
 
 
-def color(
-    shape: tuple[int, ...], moments: Moments, size: tuple[int, int], weights: WeightsEnum | None
-) -> Adapt:
-    """Stored images as three channels of this size, one gray channel repeated.
-
-    Standardized by the mean and std of torchvision's weights, which want inputs in [0, 1], or else by the
-    pool's moments.
-    """
-    if weights is None:
-        return Adapt(shape, moments, (3, *size))
+def standard(weights: WeightsEnum) -> Moments:
+    """Mean and std that torchvision's weights want of inputs in [0, 1]."""
     preset = weights.transforms()
-    own = Moments(np.array(preset.mean, np.float32), np.array(preset.std, np.float32))
-    return Adapt(shape, own, (3, *size))
+    return Moments(np.array(preset.mean, np.float32), np.array(preset.std, np.float32))
 
 
 def size_for(shape: tuple[int, ...], image_size: int | None) -> tuple[int, int]:
@@ -74,36 +67,49 @@ def load_weights(module: nn.Module, pretrained: bool | str, default: WeightsEnum
         ValueError: the file is no state_dict, or one of another network.
     """
     require_file(pretrained)
-    path = Path(pretrained).expanduser() if isinstance(pretrained, str) else _cached(default)
-    state = {name: value for name, value in _read(path).items() if not name.startswith(HEADS)}
+    path = Path(pretrained).expanduser() if isinstance(pretrained, str) else fetched(default.url)
+    state = {name: value for name, value in read_state(path).items() if not name.startswith(HEADS)}
     wanted = {prefix + name: value for name, value in module.state_dict().items()}
     # Files older than torch 0.4.1 do not count batches, and a fixed momentum does not need it.
     state = {name: value for name, value in wanted.items() if name.endswith(COUNTER)} | state
+    if wrong := misfits(state, wanted):
+        network = type(default).__name__.removesuffix("_Weights")
+        raise ValueError(
+            f"{refusal(path, network, wrong)}; give torchvision's state_dict of this architecture"
+        )
+    module.load_state_dict({name.removeprefix(prefix): state[name] for name in wanted})
+
+
+def misfits(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> list[str]:
+    """What keeps a state from being the wanted one: entries of another shape, missing or left over."""
     wrong = [f"missing {name}" for name in wanted if name not in state]
     wrong += [
         f"{name} is {tuple(state[name].shape)}, not {tuple(value.shape)}"
         for name, value in wanted.items()
         if name in state and state[name].shape != value.shape
     ]
-    wrong += [f"left over {name}" for name in state if name not in wanted]
-    if wrong:
-        more = f" and {len(wrong) - SHOWN} more" if len(wrong) > SHOWN else ""
-        raise ValueError(
-            f"weights file {path} does not fit {type(default).__name__.removesuffix('_Weights')}: "
-            f"{'; '.join(wrong[:SHOWN])}{more}; give torchvision's state_dict of this architecture"
-        )
-    module.load_state_dict({name.removeprefix(prefix): state[name] for name in wanted})
+    return wrong + [f"left over {name}" for name in state if name not in wanted]
 
 
-def _read(path: Path) -> Mapping[str, Tensor]:
-    """The state_dict in a file, on the CPU; nothing in it is executed."""
+def refusal(path: Path, network: str, wrong: list[str]) -> str:
+    """Says that a file is of another network, by the first of its misfits."""
+    more = f" and {len(wrong) - SHOWN} more" if len(wrong) > SHOWN else ""
+    return f"weights file {path} does not fit {network}: {'; '.join(wrong[:SHOWN])}{more}"
+
+
+def read_state(path: Path) -> Mapping[str, Tensor]:
+    """The state_dict in a `.safetensors` file or one saved by torch, on the CPU; nothing in it is executed.
+
+    Raises:
+        ValueError: the file holds something else.
+    """
     try:
-        state: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, LookupError, OSError) as error:
+        state: Any = _loaded(path)
+    except UNREADABLE as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise ValueError(
-            f"weights file {path} must be a state_dict saved by torch.save, but cannot be read as one "
-            f"({reason}); save it with torch.save(network.state_dict(), path)"
+            f"weights file {path} must be a state_dict saved by torch.save (or .safetensors), but "
+            f"cannot be read as one ({reason}); save it with torch.save(network.state_dict(), path)"
         ) from error
     if not isinstance(state, Mapping) or not all(
         isinstance(name, str) and isinstance(value, Tensor) for name, value in state.items()
@@ -115,19 +121,35 @@ def _read(path: Path) -> Mapping[str, Tensor]:
     return state
 
 
-def _cached(weights: WeightsEnum) -> Path:
-    """The file of torchvision's weights in torch's cache, downloaded if it is not there yet."""
-    name = weights.url.rsplit("/", 1)[1]
+def _loaded(path: Path) -> Any:
+    if path.suffix == ".safetensors":
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+
+        try:
+            return load_file(path, device="cpu")
+        except SafetensorError as error:
+            raise ValueError(str(error)) from error
+    return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def fetched(url: str) -> Path:
+    """The file of this address in torch's cache, downloaded if it is not there yet; its name ends in a hash.
+
+    Raises:
+        FileNotFoundError: it is not in the cache and cannot be downloaded.
+    """
+    name = url.rsplit("/", 1)[1]
     path = Path(torch.hub.get_dir()) / "checkpoints" / name
     if path.is_file():
         return path
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         begins = Path(name).stem.rsplit("-", 1)[1]
-        torch.hub.download_url_to_file(weights.url, str(path), hash_prefix=begins, progress=False)
+        torch.hub.download_url_to_file(url, str(path), hash_prefix=begins, progress=False)
     except (OSError, RuntimeError) as error:
         raise FileNotFoundError(
             f"model.pretrained=true needs {name} and it could not be downloaded ({error}); "
-            f"put {weights.url} into {path.parent}, or give model.pretrained=<file>"
+            f"put {url} into {path.parent}, or give model.pretrained=<file>"
         ) from error
     return path

@@ -7,8 +7,9 @@ from annotated_types import Ge, Lt
 from torch import nn
 from torchvision import models
 
-from alrun.models.network import Network
-from alrun.models.pretrained import color, joined, load_weights, require_file, size_for
+from alrun.models.mlp import ending
+from alrun.models.network import Adapt, Network
+from alrun.models.pretrained import joined, load_weights, require_file, size_for, standard
 from alrun.pool import Moments
 
 SMALL_SIDE = 64
@@ -23,18 +24,20 @@ WEIGHTS = {
 
 @dataclass(frozen=True)
 class Resnet:
-    """torchvision's residual network of this depth, dropout (if any) before the last layer.
+    """torchvision's residual network of this depth.
 
-    `stem`: `imagenet` begins with a 7x7 convolution of stride 2 and a max-pool, `small` with a 3x3
-    convolution of stride 1 alone, `auto` takes `small` for sides up to 64 without pretrained weights.
+    `hidden`: widths of ReLU layers before the output, dropout after each; without any, dropout stands before
+    the output. `stem`: `imagenet` begins with a 7x7 convolution of stride 2 and a max-pool, `small` with a
+    3x3 convolution of stride 1 alone, `auto` takes `small` for sides up to 64 without pretrained weights.
     `pretrained` is false, true (torchvision's ImageNet weights) or the path of a state_dict; `freeze` leaves
-    all but the last layer as it starts; `image_size` in pixels, null for the stored size, at least 32.
+    the convolutions as they start; `image_size` in pixels, null for the stored size, at least 32.
 
     Source: He et al. 2016, table 1; the small stem as in its section 4.2 (CIFAR-10).
     """
 
     depth: Literal[18, 34, 50]
     stem: Literal["auto", "small", "imagenet"]
+    hidden: list[Annotated[int, Ge(1)]]
     dropout: Annotated[float, Ge(0), Lt(1)]
     pretrained: bool | str
     freeze: bool
@@ -68,7 +71,7 @@ class Resnet:
         """
         weights = WEIGHTS[self.depth]
         size = size_for(shape, self.image_size)
-        adapt = color(shape, moments, size, weights if self.pretrained else None)
+        adapt = Adapt(shape, standard(weights) if self.pretrained else moments, (3, *size))
         convolution = BUILDERS[self.depth](weights=None)
         width = convolution.fc.in_features
         convolution.fc = nn.Identity()  # type: ignore[assignment]
@@ -78,5 +81,6 @@ class Resnet:
             convolution.maxpool = nn.Identity()  # type: ignore[assignment]
         if self.pretrained:
             load_weights(convolution, self.pretrained, weights, prefix="")
-        rest = nn.Sequential(*([nn.Dropout(self.dropout)] if self.dropout > 0 else []))
-        return joined(adapt, convolution, rest, nn.Linear(width, classes), freeze=self.freeze)
+        rest = ending(width, self.hidden, self.dropout)
+        head = nn.Linear([width, *self.hidden][-1], classes)
+        return joined(adapt, convolution, rest, head, freeze=self.freeze)

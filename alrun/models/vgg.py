@@ -9,8 +9,15 @@ from torchvision.models import VGG16_BN_Weights, VGG16_Weights
 from torchvision.models.vgg import cfgs, make_layers
 
 from alrun.models.mlp import connected
-from alrun.models.network import Network
-from alrun.models.pretrained import SMALLEST, color, joined, load_weights, require_file, size_for
+from alrun.models.network import Adapt, Network
+from alrun.models.pretrained import (
+    SMALLEST,
+    joined,
+    load_weights,
+    require_file,
+    size_for,
+    standard,
+)
 from alrun.pool import Moments
 
 WIDTH = 512
@@ -67,7 +74,8 @@ class Vgg16:
             FileNotFoundError: the weights file is not there.
         """
         weights = VGG16_BN_Weights.DEFAULT if self.batch_norm else VGG16_Weights.DEFAULT
-        adapt = color(shape, moments, size_for(shape, self.image_size), weights if self.pretrained else None)
+        seen = standard(weights) if self.pretrained else moments
+        adapt = Adapt(shape, seen, (3, *size_for(shape, self.image_size)))
         layers = _convolutions(batch_norm=self.batch_norm)
         if self.pretrained:
             load_weights(layers, self.pretrained, weights, prefix="features.")

@@ -2,16 +2,16 @@
 
 import hashlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from math import prod
-from typing import Any
+from typing import Any, Literal, Protocol, cast, runtime_checkable
 
 import numpy as np
 import torch
 from jaxtyping import Float32, Int64
 from numpy import ndarray
-from torch import Tensor
+from torch import Tensor, nn
 
 from alrun.models.network import Architecture, Network
 from alrun.pool import Inputs, Pool
@@ -21,6 +21,26 @@ from alrun.pool import Inputs, Pool
 CPU_NUMBERS, CPU_ITEMS = 2**20, 4096
 GPU_NUMBERS, GPU_ITEMS = 2**23, 16384
 
+HEADS = "heads."
+
+
+@runtime_checkable
+class Head(Protocol):
+    """A module (b, ...) -> (b, width): a further output a row, beside the class probabilities.
+
+    Attributes:
+        reads: items as they are stored, or inputs of the network's last linear layer.
+        widest: numbers of one row where the module is widest; it bounds how many go through at once.
+    """
+
+    reads: Literal["items", "embeddings"]
+    width: int
+    widest: int
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """The outputs of these items or embeddings."""
+        ...
+
 
 @dataclass(frozen=True, eq=False)
 class Model:
@@ -29,11 +49,19 @@ class Model:
     Attributes:
         facts: what its fit says of itself: `train_loss` (mean over the last epoch), `train_epochs`,
             `train_images` (items that went through training steps).
+        heads: the trainer's further outputs, each a `Head`, by name.
     """
 
     network: Network
     inputs: Inputs
     facts: Mapping[str, float]
+    heads: nn.ModuleDict = field(default_factory=nn.ModuleDict)
+
+    @property
+    def weights(self) -> dict[str, Tensor]:
+        """All that a trainer's `restored` takes back: the network's state, and under `heads.` the heads'."""
+        heads = self.heads.state_dict(prefix=HEADS)
+        return {**self.network.state_dict(), **heads}
 
     def on(self, inputs: Inputs) -> "Model":
         """The same network over other inputs, the test set's say."""
@@ -51,13 +79,45 @@ class Model:
 
     def classify(self, embeddings: Float32[ndarray, "b d"]) -> Float32[ndarray, "b c"]:
         """Class probabilities from inputs of the last linear layer."""
-        self.network.eval()
-        out = np.empty((len(embeddings), self.network.head.out_features), np.float32)
-        for part in parts(len(embeddings), embeddings.shape[1], self.inputs.device):
-            x = torch.from_numpy(np.ascontiguousarray(embeddings[part])).to(self.inputs.device)
-            with torch.inference_mode():
-                out[part] = self.network.head(x).softmax(1).cpu().numpy()
-        return out
+        last = self.network.head
+        return self._from(embeddings, last.out_features, lambda x: last(x).softmax(1))
+
+    def head(self, name: str, rows: Int64[ndarray, " b"]) -> Float32[ndarray, "b w"]:
+        """A head's outputs for these rows.
+
+        Raises:
+            ValueError: the trainer gave no head of this name.
+        """
+        head = self.named(name)
+        if head.reads == "embeddings":
+            return self._each(rows, head.width, lambda x: head(self.network.body(x)))
+        return self._mapped(
+            len(rows), head.widest, head.width, lambda part: self.inputs.take(rows[part]), head.__call__
+        )
+
+    def head_from(self, name: str, embeddings: Float32[ndarray, "b d"]) -> Float32[ndarray, "b w"]:
+        """Outputs, from inputs of the last linear layer, of a head that reads those.
+
+        Raises:
+            ValueError: the trainer gave no head of this name, or it reads stored items.
+        """
+        head = self.named(name)
+        if head.reads != "embeddings":
+            raise ValueError(f"the head '{name}' reads {head.reads}, not embeddings; ask Model.head by row")
+        return self._from(embeddings, head.width, head.__call__)
+
+    def named(self, name: str) -> Head:
+        """The head of this name.
+
+        Raises:
+            ValueError: the trainer gave none.
+        """
+        if name not in self.heads:
+            known = ", ".join(self.heads) or "none"
+            raise ValueError(
+                f"this model needs a head '{name}' and its trainer gave {known}; choose a trainer with it"
+            )
+        return cast("Head", self.heads[name])
 
     @cached_property
     def _fixed(self) -> Callable[[ndarray], Tensor]:
@@ -67,11 +127,31 @@ class Model:
     def _each(
         self, rows: Int64[ndarray, " b"], width: int, function: Callable[[Tensor], Tensor]
     ) -> Float32[ndarray, "b w"]:
+        numbers = prod(self.network.adapt.out)
+        return self._mapped(len(rows), numbers, width, lambda part: self._fixed(rows[part]), function)
+
+    def _from(
+        self, embeddings: Float32[ndarray, "b d"], width: int, function: Callable[[Tensor], Tensor]
+    ) -> Float32[ndarray, "b w"]:
+        def read(part: slice) -> Tensor:
+            return torch.from_numpy(np.ascontiguousarray(embeddings[part])).to(self.inputs.device)
+
+        return self._mapped(len(embeddings), embeddings.shape[1], width, read, function)
+
+    def _mapped(
+        self,
+        count: int,
+        numbers: int,
+        width: int,
+        read: Callable[[slice], Tensor],
+        function: Callable[[Tensor], Tensor],
+    ) -> Float32[ndarray, "b w"]:
         self.network.eval()
-        out = np.empty((len(rows), width), np.float32)
-        for part in parts(len(rows), prod(self.network.adapt.out), self.inputs.device):
+        self.heads.eval()
+        out = np.empty((count, width), np.float32)
+        for part in parts(count, numbers, self.inputs.device):
             # outside inference_mode: what inputs keep for good must stay usable in training
-            x = self._fixed(rows[part])
+            x = read(part)
             with torch.inference_mode():
                 out[part] = function(x).float().cpu().numpy()
         return out
@@ -85,13 +165,20 @@ def fixed_reader(network: Network, inputs: Inputs) -> Callable[[ndarray], Tensor
 
 
 def restored(
-    architecture: Architecture, pool: Pool, weights: Mapping[str, Any], facts: Mapping[str, float]
+    architecture: Architecture,
+    pool: Pool,
+    weights: Mapping[str, Any],
+    facts: Mapping[str, float],
+    heads: nn.ModuleDict | None = None,
 ) -> Model:
-    """The model that these weights, a network's state_dict, belong to."""
+    """The model that these weights, a `Model.weights`, belong to; `heads` are its heads with any weights."""
+    heads = nn.ModuleDict() if heads is None else heads
     with torch.random.fork_rng([]):
         network = architecture.build(pool.inputs.shape, pool.inputs.moments, pool.classes)
-    network.load_state_dict(dict(weights))
-    return Model(placed(network, pool.inputs.device).eval(), pool.inputs, facts)
+    theirs = {name: value for name, value in weights.items() if name.startswith(HEADS)}
+    network.load_state_dict({name: value for name, value in weights.items() if name not in theirs})
+    heads.load_state_dict({name.removeprefix(HEADS): value for name, value in theirs.items()})
+    return Model(placed(network, pool.inputs.device).eval(), pool.inputs, facts, heads.eval())
 
 
 def placed(network: Network, device: torch.device) -> Network:

@@ -1,6 +1,7 @@
 """How far a fit is, and where the state of a long one is kept."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 
@@ -33,3 +34,34 @@ class Silent:
     def load(self) -> dict[str, Any] | None:
         """Nothing to continue from."""
         return None
+
+
+@dataclass(frozen=True)
+class Phase:
+    """One part of a longer fit as a Progress of its own.
+
+    Attributes:
+        name: under which its state lies in the whole fit's.
+        state: what was kept of this part.
+        before: epochs of the parts before it. after: those of the parts behind it.
+        beside: what stands in the whole fit's state beside this part's (what the parts before gave).
+    """
+
+    whole: Progress
+    name: str
+    state: dict[str, Any] | None
+    before: int
+    after: int
+    beside: Mapping[str, Any]
+
+    def epoch(self, done: int, total: int) -> None:
+        """`done` of this part's `total` epochs are over."""
+        self.whole.epoch(self.before + done, self.before + total + self.after)
+
+    def keep(self, epoch: int, make: Callable[[], dict[str, Any]]) -> None:
+        """May save `make()`, with all that stands beside it."""
+        self.whole.keep(self.before + epoch, lambda: {**self.beside, self.name: make()})
+
+    def load(self) -> dict[str, Any] | None:
+        """What was kept of this part."""
+        return self.state

@@ -1,7 +1,7 @@
 """Supervised training on the labels bought so far."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
@@ -15,16 +15,15 @@ from torch import Tensor, nn
 from alrun.models.network import Architecture, Network
 from alrun.pool import Pool
 from alrun.training.batches import Batches, flattened
-from alrun.training.model import Model, placed
+from alrun.training.model import Model, placed, restored
 from alrun.training.progress import Progress
 from alrun.training.seeding import seeded
+from alrun.training.trainer import Chance
 
 # numbers; below it a plain step on flat weights is no slower than a fused one (9,800 and 9,000 a second,
 # MLP 2-30-30-2), which on a busy machine also waits for threads
 FUSED_FROM = 2**15
 HELD_ITEMS = 256
-
-Chance = Callable[..., np.random.Generator]
 
 
 @dataclass(frozen=True)
@@ -62,6 +61,7 @@ class Supervised:
     flip: bool
     start: Literal["fresh", "previous"]
     mixed_precision: bool
+    heads = frozenset[str]()
 
     def fit(
         self,
@@ -97,6 +97,12 @@ class Supervised:
         fit = _Fit(self, network, pool, np.setdiff1d(pool.labeled, held), held)
         facts = fit.run(chance, progress)
         return Model(network.eval(), pool.inputs, facts)
+
+    def restored(
+        self, architecture: Architecture, pool: Pool, weights: Mapping[str, Any], facts: Mapping[str, float]
+    ) -> Model:
+        """The model that these weights, a fit's, belong to."""
+        return restored(architecture, pool, weights, facts)
 
     def rate(self, epoch: int) -> float:
         """The learning rate of an epoch, counted from 0."""

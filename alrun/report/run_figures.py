@@ -9,8 +9,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from alrun.data.data import Data
+from alrun.files import save_figure
 from alrun.pool import Inputs
-from alrun.state import save_figure
 from alrun.training.model import Model
 
 PARTS = ("predict", "features", "graph", "select")

@@ -1,0 +1,106 @@
+"""Image files as one array: decoded by several threads, once, and kept on disk."""
+
+import hashlib
+import logging
+import os
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from filelock import FileLock
+from jaxtyping import UInt8
+from numpy import ndarray
+from PIL import Image, ImageOps
+
+from alrun.files import atomic
+
+BLOCK = 1000  # images decoded before they are written
+SAMPLE = 16  # images decoded again to see that a kept array is still theirs
+# What Pillow raises for files that are no images, damaged, or absurdly large.
+UNREADABLE = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)
+DAMAGED = (OSError, ValueError, EOFError)
+log = logging.getLogger(__name__)
+
+
+def decoded(root: Path, files: list[str], side: int, kept: Path) -> UInt8[ndarray, "n 3 side side"]:
+    """The images of `files`, relative to `root`, in their order, as a memory map of an array in `kept`.
+
+    RGB without transparency; not square: the middle square, resized to `side` pixels (bilinear, antialiased).
+    The array is made on first use and found again by names, sizes and times of the files; it is made anew if
+    it is damaged or some of its images no longer agree with the files. Nothing is written under `root`.
+
+    Raises:
+        ValueError: a file that is no image; names it.
+        OSError: the array cannot be written, e.g. for want of space.
+    """
+    target = kept / f"{_listing_digest(root, files, side)}.npy"
+    read = partial(_image, root, side)
+    if (images := _whole(target, files, read)) is not None:
+        return images
+    try:
+        kept.mkdir(parents=True, exist_ok=True)
+        with FileLock(kept / f".{target.stem}.lock"):
+            if (images := _whole(target, files, read)) is not None:  # another process made it meanwhile
+                return images
+            for left in kept.glob(f".{target.name}.*.part"):  # of a process that was killed
+                left.unlink()
+            log.info("decoding %d images of %s into %s", len(files), root, target)
+            _write(target, files, side, read)
+    except OSError as error:
+        gigabytes = 3 * side * side * len(files) / 1e9
+        raise OSError(
+            f"cannot keep {len(files)} decoded images ({gigabytes:.1f} GB) in {kept} "
+            f"({error.strerror}); make room there or choose another data_dir"
+        ) from error
+    return np.load(target, mmap_mode="r", allow_pickle=False)
+
+
+def _write(target: Path, files: list[str], side: int, read: partial) -> None:
+    layout = {"descr": "|u1", "fortran_order": False, "shape": (len(files), 3, side, side)}
+    with atomic(target) as part:
+        try:
+            with part.open("wb") as file, ThreadPoolExecutor() as threads:
+                np.lib.format.write_array_header_1_0(file, layout)
+                for start in range(0, len(files), BLOCK):
+                    for image in threads.map(read, files[start : start + BLOCK]):
+                        file.write(image.data)
+                    log.info("%d of %d images decoded", min(start + BLOCK, len(files)), len(files))
+        except BaseException:
+            part.unlink(missing_ok=True)
+            raise
+
+
+def _whole(target: Path, files: list[str], read: partial) -> ndarray | None:
+    """The kept array, if there is one and it is of these files as they are now."""
+    if not target.is_file():
+        return None
+    try:
+        images = np.load(target, mmap_mode="r", allow_pickle=False)
+    except DAMAGED as error:
+        log.warning("%s is damaged (%s); decoding the images again", target, error)
+        return None
+    rows = np.unique(np.linspace(0, len(files) - 1, SAMPLE).astype(int))
+    if len(images) == len(files) and all(np.array_equal(images[row], read(files[row])) for row in rows):
+        return images
+    log.warning("%s does not agree with its image files; decoding them again", target)
+    return None
+
+
+def _image(root: Path, side: int, file: str) -> UInt8[ndarray, "3 side side"]:
+    try:
+        with Image.open(root / file) as stored:
+            fitted = ImageOps.fit(stored.convert("RGB"), (side, side), Image.Resampling.BILINEAR)
+    except UNREADABLE as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ValueError(f"{root / file} is no readable image ({reason}); replace it") from None
+    return np.ascontiguousarray(np.asarray(fitted).transpose(2, 0, 1))
+
+
+def _listing_digest(root: Path, files: list[str], side: int) -> str:
+    """16 hex digits that change with any file's name, size or time of change, and with the side."""
+    digest = hashlib.sha256(f"{side}\n".encode())
+    for file in files:
+        state = os.stat(root / file)
+        digest.update(f"{file}\t{state.st_size}\t{state.st_mtime_ns}\n".encode())
+    return digest.hexdigest()[:16]

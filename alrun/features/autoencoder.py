@@ -1,0 +1,59 @@
+"""Features by an autoencoder."""
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+import numpy as np
+from annotated_types import Ge, Gt
+from jaxtyping import Float32
+from numpy import ndarray
+
+from alrun.cache import Making
+from alrun.features.featurizer import Embed
+from alrun.features.fitting import Fitting
+from alrun.models.autoencoder import AutoencoderNetwork
+from alrun.models.coder import Coding
+from alrun.pool import Inputs
+
+
+@dataclass(frozen=True)
+class Autoencoder:
+    """Codes of an autoencoder trained once, without labels, on the whole pool.
+
+    As `Vae`, without sampling and without divergence: the loss is the squared error alone.
+
+    Attributes:
+        patience: epochs without a lower training loss after which training ends; null runs all epochs.
+    """
+
+    latent: Annotated[int, Ge(1)]
+    architecture: Literal["auto", "cnn", "resnet18", "mlp"]
+    width: Annotated[int, Ge(1)]
+    epochs: Annotated[int, Ge(1)]
+    patience: Annotated[int, Ge(1)] | None
+    reconstruction: Literal["sum", "mean"]
+    batch_size: Annotated[int, Ge(2)]
+    learning_rate: Annotated[float, Gt(0)]
+    mixed_precision: bool
+    depends_on_model = False
+
+    def make(
+        self, inputs: Inputs, embed: Embed, rng: np.random.Generator, making: Making
+    ) -> Float32[ndarray, "n l"]:
+        """Codes of all inputs; the network and pictures of it are left in `making.folder`.
+
+        Raises:
+            ValueError: inputs or a loss that are not finite, or convolutions for items that are no images.
+        """
+        del embed
+        coding = Coding(self.latent, self.architecture, self.width)
+        fitting = Fitting(
+            epochs=self.epochs,
+            patience=self.patience,
+            beta=0.0,
+            reconstruction=self.reconstruction,
+            batch_size=self.batch_size,
+            learning_rate=self.learning_rate,
+            mixed_precision=self.mixed_precision,
+        )
+        return fitting.features(AutoencoderNetwork, coding, inputs, rng, making)

@@ -1,0 +1,65 @@
+"""Features by a variational autoencoder."""
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+import numpy as np
+from annotated_types import Ge, Gt
+from jaxtyping import Float32
+from numpy import ndarray
+
+from alrun.cache import Making
+from alrun.features.featurizer import Embed
+from alrun.features.fitting import Fitting
+from alrun.models.coder import Coding
+from alrun.models.vae import VaeNetwork
+from alrun.pool import Inputs
+
+
+@dataclass(frozen=True)
+class Vae:
+    """mu(x) of a VAE trained once, without labels, on the whole pool.
+
+    The loss of an item is the sum (or mean) of the squared errors over its stored numbers plus `beta` times
+    the KL divergence from the prior in nats. uint8 images, and floating ones within [0, 1], are taken as
+    they are in [0, 1]; other items are standardized by the pool's moments. Layers: `alrun.models.coder`.
+
+    Attributes:
+        patience: epochs without a higher training ELBO after which training ends; null runs all epochs.
+
+    Source: S1 section 3.2 and appendix A (Adam, 5e-4, 300 epochs, patience 20). Not stated there: layers
+    (those of VAAL, Sinha et al. 2019), sum or mean, and what patience watches.
+    """
+
+    latent: Annotated[int, Ge(1)]
+    architecture: Literal["auto", "cnn", "resnet18", "mlp"]
+    width: Annotated[int, Ge(1)]
+    epochs: Annotated[int, Ge(1)]
+    patience: Annotated[int, Ge(1)] | None
+    beta: Annotated[float, Ge(0)]
+    reconstruction: Literal["sum", "mean"]
+    batch_size: Annotated[int, Ge(2)]
+    learning_rate: Annotated[float, Gt(0)]
+    mixed_precision: bool
+    depends_on_model = False
+
+    def make(
+        self, inputs: Inputs, embed: Embed, rng: np.random.Generator, making: Making
+    ) -> Float32[ndarray, "n l"]:
+        """The codes mu(x) of all inputs; the network and pictures of it are left in `making.folder`.
+
+        Raises:
+            ValueError: inputs or a loss that are not finite, or convolutions for items that are no images.
+        """
+        del embed
+        coding = Coding(self.latent, self.architecture, self.width)
+        fitting = Fitting(
+            epochs=self.epochs,
+            patience=self.patience,
+            beta=self.beta,
+            reconstruction=self.reconstruction,
+            batch_size=self.batch_size,
+            learning_rate=self.learning_rate,
+            mixed_precision=self.mixed_precision,
+        )
+        return fitting.features(VaeNetwork, coding, inputs, rng, making)

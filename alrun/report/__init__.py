@@ -1,0 +1,1 @@
+"""Figures and tables: of one run while it is made, and of many runs side by side."""

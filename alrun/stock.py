@@ -1,0 +1,131 @@
+"""The command `alrun cache`: what is kept, whether it is whole, and deleting what is not needed."""
+
+import argparse
+import os
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+
+from alrun.cache import LISTED, Artifact, Cache, damages
+
+HIDDEN = ("maker", "code", "pool", "features", "chance", "device")
+DESCRIPTION = """Features, encoders and graphs that runs made once and share. Deleting one is safe: a run that
+needs it again makes it again. What a process is at work with is never deleted."""
+
+
+def take(words: Sequence[str]) -> int:
+    """Runs `alrun cache` with these words; the exit code (1: something is damaged, 2: nothing there)."""
+    asked = _parser().parse_args(words)
+    console = Console()
+    folder = Path(asked.dir).expanduser()
+    if not folder.is_dir():
+        console.print(f"alrun cache: no cache in {folder}; name its folder with --dir", soft_wrap=True)
+        return 2
+    cache = Cache(str(folder))
+    found = [each for each in cache.artifacts() if _meant(each, asked.artifact)]
+    if asked.what == "prune":
+        return _prune(console, cache, [each for each in found if _doomed(each, asked)], asked.dry_run)
+    if asked.what == "verify":
+        return _verify(console, found)
+    console.print(_table(found))
+    console.print(f"{len(found)} artifacts, {_size(sum(_bytes(each) for each in found))} in {folder}")
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser("alrun cache", description=DESCRIPTION)
+    parser.add_argument("what", nargs="?", choices=("list", "verify", "prune"), default="list")
+    parser.add_argument(
+        "artifact", nargs="*", help="kinds (features, graph) or beginnings of ids; default: all"
+    )
+    parser.add_argument(
+        "--dir", default="outputs/cache", help="the cache.dir of the runs (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--unused", type=float, default=None, metavar="DAYS", help="prune: not used for so long"
+    )
+    parser.add_argument("--all", action="store_true", help="prune: whatever its age")
+    parser.add_argument("--dry-run", action="store_true", help="prune: say what would be deleted")
+    return parser
+
+
+def _meant(artifact: Artifact, words: Sequence[str]) -> bool:
+    kind, name = artifact.folder.parent.name, artifact.folder.name
+    return not words or any(word == kind or name.startswith(word) for word in words)
+
+
+def _doomed(artifact: Artifact, asked: argparse.Namespace) -> bool:
+    """Named ones, all, or those unused for long; what cannot be read is of no use to anyone."""
+    if asked.all or asked.artifact or not artifact.listing:
+        return True
+    return asked.unused is not None and _used(artifact) < datetime.now(UTC) - timedelta(days=asked.unused)
+
+
+def _prune(console: Console, cache: Cache, doomed: Sequence[Artifact], dry: bool) -> int:
+    freed = 0
+    for artifact in doomed:
+        size, name = _bytes(artifact), f"{artifact.folder.parent.name}/{artifact.folder.name}"
+        if not dry and not cache.delete(artifact):
+            console.print(f"in use, left alone: {name}", soft_wrap=True)
+            continue
+        freed += size
+        console.print(f"{'would delete' if dry else 'deleted'} {name}, {_size(size)}", soft_wrap=True)
+    freed += cache.sweep() if not dry else 0
+    if not doomed:
+        console.print("nothing to delete; say --all, --unused DAYS, or which ones")
+    console.print(f"{_size(freed)} {'would be ' if dry else ''}freed")
+    return 0
+
+
+def _verify(console: Console, found: Sequence[Artifact]) -> int:
+    bad = 0
+    for artifact in found:
+        wrong = list(damages(artifact)) if artifact.listing else [f"{LISTED} cannot be read"]
+        bad += bool(wrong)
+        for line in wrong:
+            console.print(f"{artifact.folder}: {line}", soft_wrap=True, highlight=False)
+    console.print(f"{len(found) - bad} of {len(found)} artifacts are whole")
+    return 1 if bad else 0
+
+
+def _table(found: Sequence[Artifact]) -> Table:
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    for name, justify in (("kind", "left"), ("id", "left"), ("maker", "left"), ("size", "right")):
+        table.add_column(name, justify=justify)  # type: ignore[arg-type]
+    for name in ("seconds", "made", "last used"):
+        table.add_column(name, justify="right")
+    table.add_column("settings")
+    for artifact in found:
+        listing = artifact.listing
+        key = listing.get("key", {})
+        table.add_row(
+            artifact.folder.parent.name,
+            artifact.folder.name[:8],
+            str(key.get("maker", "?")).rsplit(".", 1)[-1],
+            _size(_bytes(artifact)),
+            f"{artifact.seconds:.1f}" if listing else "?",
+            str(listing.get("made", "damaged"))[:10],
+            f"{_used(artifact):%Y-%m-%d}",
+            ", ".join(f"{name}={value}" for name, value in key.items() if name not in HIDDEN),
+        )
+    return table
+
+
+def _used(artifact: Artifact) -> datetime:
+    listed = artifact.folder / LISTED
+    return datetime.fromtimestamp((listed if listed.exists() else artifact.folder).stat().st_mtime, UTC)
+
+
+def _bytes(artifact: Artifact) -> int:
+    return sum(os.path.getsize(path) for path in artifact.folder.rglob("*") if path.is_file())
+
+
+def _size(count: int) -> str:
+    for power, unit in enumerate(("B", "KiB", "MiB")):
+        if count < 1024 ** (power + 1):
+            return f"{count / 1024**power:.0f} {unit}"
+    return f"{count / 2**30:.1f} GiB"

@@ -1,0 +1,174 @@
+"""Where in a space of features a run's purchases lie, and the verb that draws it."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+from test_run import played
+
+from alrun.picture import picture
+from alrun.report.selection_picture import Selection, among_strangers, draw_selection, pictured, projected
+from alrun.spaces import opened, points
+
+
+def blobs(distance: float = 10.0) -> Selection:
+    """Two classes of 30 points; six bought in rounds 0 to 5."""
+    rng = np.random.default_rng(0)
+    labels = np.arange(60) % 2
+    points = (rng.normal(size=(60, 3)) + distance * labels[:, None]).astype(np.float32)
+    rounds = np.full(60, -1, np.int64)
+    rounds[:6] = range(6)
+    return Selection(points, labels, rounds, ("one", "two"))
+
+
+def test_purchases_are_parted_into_the_first_set_and_two_halves():
+    selection = blobs()
+    assert [np.flatnonzero(each).tolist() for each in (selection.first, selection.early, selection.late)] == [
+        [0],
+        [1, 2, 3],
+        [4, 5],
+    ]
+
+
+def test_neighbors_of_another_class_are_counted():
+    assert among_strangers(blobs(100.0)).max() == 0
+    mixed = among_strangers(blobs(0.0))
+    assert 0.3 < mixed.mean() < 0.7
+    tiny = Selection(
+        np.array([[0.0], [1.0], [2.0]], np.float32), np.array([0, 0, 1]), np.array([0, -1, -1]), ("a", "b")
+    )
+    assert among_strangers(tiny).tolist() == [0.5, 0.5, 1.0]
+
+
+def test_bought_rows_are_always_pictured():
+    rows = pictured(1000, np.array([3, 999]), 50, np.random.default_rng(0))
+    assert {3, 999} <= set(rows.tolist())
+    assert 50 <= len(rows) <= 52
+    assert np.array_equal(rows, np.unique(rows))
+    assert len(pictured(10, np.array([3]), 4000, np.random.default_rng(0))) == 10
+
+
+@pytest.mark.parametrize("projection", ["tsne", "pca"])
+def test_projections_are_repeatable_and_keep_classes_apart(projection):
+    selection = blobs()
+    places = projected(selection.points, projection)
+    assert np.array_equal(places, projected(selection.points, projection))
+    one, two = places[selection.labels == 0], places[selection.labels == 1]
+    assert np.linalg.norm(one.mean(axis=0) - two.mean(axis=0)) > max(one.std(), two.std())
+
+
+def test_points_in_one_dimension_can_be_pictured():
+    line = np.arange(20, dtype=np.float32)[:, None]
+    assert projected(line, "pca")[:, 1].tolist() == [0.0] * 20
+    assert projected(line, "tsne").shape == (20, 2)
+
+
+def test_features_that_are_not_finite_are_refused():
+    points = blobs().points.copy()
+    points[7, 1] = np.nan
+    with pytest.raises(ValueError, match="NaN or infinity in point 7"):
+        projected(points, "tsne")
+
+
+def test_the_picture_marks_early_and_late_purchases_over_all_points():
+    selection, figure = blobs(), Figure()
+    draw_selection(figure, selection, selection.points[:, :2].astype(np.float64), "title")
+    left, right = figure.axes
+    assert [len(marks.get_offsets()) for marks in left.collections] == [60, 1, 3]
+    assert [len(marks.get_offsets()) for marks in right.collections] == [60, 2]
+    assert left.collections[2].get_offsets().tolist() == selection.points[1:4, :2].tolist()
+    assert "early: 3 queries, 0 % of their neighbors of another class" in left.get_title(loc="left")
+    assert {text.get_text() for text in left.texts} == {"one", "two"}
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == [
+        "first set",
+        "rounds 1 to 3",
+        "rounds 4 to 5",
+    ]
+    light, dark = left.collections[0].get_facecolors()[0], left.collections[1].get_facecolors()[0]
+    assert light[:3].min() > dark[:3].max() - 0.5
+    assert light[:3].mean() > dark[:3].mean()
+
+
+@pytest.fixture(scope="module")
+def run_folder(tmp_path_factory) -> Path:
+    """A real run of two rounds on a pool of 200."""
+    folder = tmp_path_factory.mktemp("real") / "run"
+    played(folder, "strategy=margin", "featurizer=pixels")
+    return folder
+
+
+@pytest.mark.parametrize("space", ["pixels", "penultimate", "features", "full"])
+def test_a_run_can_be_pictured_in_every_space(space, run_folder, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    scene = opened(run_folder, "cpu")
+    rows = np.array([3, 0, 199])
+    found = points(scene, space, rows)
+    assert found.shape == (3, 64 if space in ("pixels", "features") else 32)
+    assert np.array_equal(found, points(opened(run_folder, "cpu"), space, rows))
+    assert np.bincount(scene.rounds[scene.rounds >= 0]).tolist() == [20, 10, 10]
+    if space == "pixels":
+        stored = scene.data.inputs[rows].reshape(3, -1)
+        assert np.array_equal(found, stored.astype(np.float32) / np.float32(255))
+
+
+def test_the_picture_is_drawn_from_an_embedding_file_and_repeats_byte_by_byte(
+    run_folder, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    np.save("mine.npy", np.random.default_rng(0).normal(size=(200, 4)).astype(np.float32))
+    for name in ("a.png", "b.png"):
+        words = ["--space", "mine.npy", "--points", "60", "--device", "cpu", "--output", name]
+        assert picture([str(run_folder), *words]) == 0
+        assert capsys.readouterr().out.strip() == name
+    assert Path("a.png").read_bytes() == Path("b.png").read_bytes()
+
+
+def test_the_picture_goes_to_the_figures_of_the_run(run_folder, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert picture([str(run_folder), "--space", "pixels", "--projection", "pca"]) == 0
+    assert (run_folder / "figures" / "selection-pixels.png").exists()
+    assert picture([str(run_folder), "--output", "x.gif"]) == 2
+    assert picture([str(tmp_path)]) == 2
+    told = capsys.readouterr().err.splitlines()
+    assert "must end in .png or .pdf" in told[0]
+    assert "no settings.yaml" in told[1]
+
+
+def test_spaces_that_do_not_fit_are_refused(run_folder, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    scene = opened(run_folder, "cpu")
+    np.save("short.npy", np.zeros((199, 4), np.float32))
+    np.save("whole.npy", np.zeros((200, 4), np.int64))
+    np.save("objects.npy", np.array([{}] * 200), allow_pickle=True)
+    for space, message in (
+        ("short.npy", "one vector for each of 200 pool rows"),
+        ("whole.npy", "must hold floating numbers"),
+        ("objects.npy", "cannot read"),
+        ("none.npy", "cannot read"),
+        ("pixel", "did you mean pixels"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            points(scene, space, np.arange(3))
+
+
+def test_another_pool_than_the_one_of_the_run_is_refused(run_folder, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    copy = tmp_path / "copy"
+    shutil.copytree(run_folder, copy)
+    told = json.loads((copy / "environment.json").read_text())
+    told["data"]["inputs"] = "0" * 64
+    (copy / "environment.json").write_text(json.dumps(told))
+    with pytest.raises(ValueError, match="the run's pool was another one"):
+        opened(copy, "cpu")
+
+
+def test_a_run_without_a_model_says_so(run_folder, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    copy = tmp_path / "copy"
+    shutil.copytree(run_folder, copy)
+    shutil.rmtree(copy / "checkpoint")
+    with pytest.raises(ValueError, match="holds no model"):
+        points(opened(copy, "cpu"), "penultimate", np.arange(3))
