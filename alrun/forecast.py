@@ -53,8 +53,8 @@ def forecast(
 ) -> Forecast:
     """What is ahead when fits of these sizes follow each other, and a featurizer, if any, is trained first.
 
-    Two training steps are made and thrown away; their labels are made up. A trainer or featurizer without
-    `epochs` counts as nothing.
+    A few training steps are made and thrown away; their labels are made up. A trainer or featurizer without
+    `epochs` counts as nothing; what a trainer fits beside the network it says itself by `seconds_beside`.
     """
     with _quiet():
         features = 0.0 if featurizer is None else _coder_seconds(featurizer, inputs)
@@ -66,6 +66,8 @@ def forecast(
     once, again, model = _fit_seconds(trainer, architecture, pool)
     epochs: Any = getattr(trainer, "epochs")  # noqa: B009  not part of the protocol
     training = again / few * sum(sizes) * float(epochs)
+    if (beside := getattr(trainer, "seconds_beside", None)) is not None:
+        training += beside(inputs, _chance) * len(sizes)
     if model.network.is_frozen:
         training += max(0.0, once - again) / few * len(inputs)
     began = time.perf_counter()

@@ -50,3 +50,8 @@ def test_seconds_are_said_as_a_person_says_them(seconds, words):
 
 def test_parts_below_a_second_are_left_out():
     assert str(Forecast(0.2, 7200.0, 60.0)) == "up to 2 h (training 2 h, evaluation 60 s)"
+
+
+def test_what_is_fitted_beside_the_network_counts():
+    few, many = (ahead([20], "strategy=vaal", f"trainer.adversary.steps={steps}") for steps in (1, 10_000))
+    assert many.training > 100 * few.training

@@ -1,20 +1,23 @@
 """Supervised training, and beside it an adversary that tells labeled items from unlabeled ones."""
 
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 from torch import nn
 
 from alrun.models.network import Architecture
-from alrun.pool import Pool
+from alrun.pool import NOT_BOUGHT, Inputs, Pool
 from alrun.training.adversary import Adversary
 from alrun.training.model import Model, restored
-from alrun.training.progress import Phase, Progress
+from alrun.training.progress import Phase, Progress, Silent
 from alrun.training.supervised import Supervised
 from alrun.training.trainer import Chance
 
 HEAD = "discriminator"
+TRIED = 2  # steps
 
 
 @dataclass(frozen=True)
@@ -61,9 +64,29 @@ class Vaal(Supervised):
         )
         return replace(task, facts={**task.facts, **facts}, heads=nn.ModuleDict({HEAD: head}))
 
+    def seconds_beside(self, inputs: Inputs, chance: Chance) -> float:
+        """Seconds that fitting the head to a pool of these inputs takes, from a few steps that are thrown away."""
+        some = Inputs(inputs.array[: 2 * self.adversary.batch_size], inputs.device)
+        seconds = []
+        for steps in (1, 1 + TRIED):
+            short, begun = replace(self.adversary, steps=steps), time.perf_counter()
+            short.fit(
+                _one_label(some), mixed_precision=self.mixed_precision, chance=chance, progress=Silent()
+            )
+            seconds.append(time.perf_counter() - begun)
+        each = max(0.0, seconds[1] - seconds[0]) / TRIED
+        return each * self.adversary.plan(_one_label(inputs)).steps
+
     def restored(
         self, architecture: Architecture, pool: Pool, weights: Mapping[str, Any], facts: Mapping[str, float]
     ) -> Model:
         """The model that these weights, a fit's, belong to."""
         heads = nn.ModuleDict({HEAD: self.adversary.blank(pool.inputs)})
         return restored(architecture, pool, weights, facts, heads)
+
+
+def _one_label(inputs: Inputs) -> Pool:
+    """These inputs with one label, which is made up."""
+    labels = np.full(len(inputs), NOT_BOUGHT, np.int64)
+    labels[0] = 0
+    return Pool(inputs, labels, 2)
