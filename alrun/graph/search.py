@@ -14,9 +14,8 @@ from alrun.graph.points import FLOOR, cuts, rounding, slack
 from alrun.graph.tiles import TILE_COLUMNS, first_pairs, gaps_between
 from alrun.pool import BLOCK_BYTES
 
-Pairs = list[
-    Tensor
-]  # places of rows, their neighbors, and the squared distances, by (place, distance, neighbor)
+# places of rows, their neighbors, and the squared distances, by (place, distance, neighbor)
+Pairs = list[Tensor]
 
 GROUPS = 4  # groups a neighbor: the more, the tighter the bound and the longer it takes
 

@@ -65,7 +65,7 @@ class Vaal(Supervised):
         return replace(task, facts={**task.facts, **facts}, heads=nn.ModuleDict({HEAD: head}))
 
     def seconds_beside(self, inputs: Inputs, chance: Chance) -> float:
-        """Seconds that fitting the head to a pool of these inputs takes, from a few steps that are thrown away."""
+        """Seconds that fitting the head to a pool of these inputs takes, from a few trial steps."""
         some = Inputs(inputs.array[: 2 * self.adversary.batch_size], inputs.device)
         seconds = []
         for steps in (1, 1 + TRIED):
