@@ -29,6 +29,7 @@ Key = Mapping[str, Any]
 Made = TypeVar("Made")
 
 LISTED = "artifact.json"
+LISTS = {"kind", "made", "seconds", "facts", "files", "key"}
 DIGITS = 16
 STATE_SECONDS = 60.0
 PATIENCE = 1.0  # seconds before a process that waits says so
@@ -151,23 +152,28 @@ class Cache:
         try:
             with FileLock(_lock(artifact.folder)).acquire(blocking=False):
                 doomed = artifact.folder.with_name(f".{artifact.folder.name}.doomed")
-                artifact.folder.rename(doomed)
-                shutil.rmtree(doomed)
+                if artifact.folder.exists():
+                    artifact.folder.rename(doomed)
+                    shutil.rmtree(doomed)
         except Timeout:
             return False
         return True
 
-    def sweep(self) -> int:
-        """Deletes what broken-off makings left behind, unless they are going on; the bytes freed."""
-        freed = 0
-        for state in sorted(Path(self.dir).expanduser().glob("*/*.state")) if self.dir else []:
-            try:
-                with FileLock(_lock(state.with_suffix(""))).acquire(blocking=False):
-                    freed += state.stat().st_size
-                    state.unlink()
-            except Timeout:
-                continue
-        return freed
+    def leftovers(self) -> Iterator[Path]:
+        """What broken-off makings left behind: the states they can go on from, and unfinished files."""
+        if self.dir is not None:
+            folder = Path(self.dir).expanduser()
+            yield from sorted([*folder.glob("*/*.state"), *folder.glob("*/.*.*")])
+
+    def clear(self, leftover: Path) -> bool:
+        """Deletes a leftover unless its making is going on; whether it did."""
+        home = leftover.with_name(leftover.name.removeprefix(".").split(".")[0])
+        try:
+            with FileLock(_lock(home)).acquire(blocking=False):
+                _remove(leftover)
+        except Timeout:
+            return False
+        return True
 
     def _home(self, kind: str, key: Key) -> Path:
         return Path(self.dir or "").expanduser() / kind / digest_of({"kind": kind, **key})[:DIGITS]
@@ -176,8 +182,7 @@ class Cache:
         self, home: Path, kind: str, key: Key, make: Callable[[Making], None], watch: Watch
     ) -> Artifact:
         for leftover in [home, *home.parent.glob(f".{home.name}.*")]:
-            if leftover.is_dir():
-                shutil.rmtree(leftover)
+            _remove(leftover)
         state, part = home.with_name(f"{home.name}.state"), home.with_name(f".{home.name}.part")
         _made(part, state, kind, key, make, watch)
         part.rename(home)
@@ -216,14 +221,21 @@ def _made(
     return _read(part)
 
 
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
 def _plain(key: Key) -> dict[str, Any]:
     return json.loads(json.dumps(key, default=str))
 
 
 def _read(folder: Path) -> Artifact:
     listing = json.loads((folder / LISTED).read_text(encoding="utf-8"))
-    if not isinstance(listing, dict):
-        raise ValueError(f"{folder / LISTED} holds no listing")
+    if not isinstance(listing, dict) or not set(listing) >= LISTS:
+        raise ValueError(f"{folder / LISTED} is no whole listing")
     return Artifact(folder, listing)
 
 

@@ -84,5 +84,7 @@ def _imports(module: str) -> tuple[str, ...]:
 def _origin(module: str, node: ast.ImportFrom) -> str:
     if not node.level:
         return node.module or ""
-    parts = module.split(".")[: -node.level]
+    file, parts = _file(module), module.split(".")
+    is_package = file is not None and file.name == "__init__.py"
+    parts = parts[: len(parts) - node.level + is_package]
     return ".".join([*parts, *([node.module] if node.module else [])])

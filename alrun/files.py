@@ -22,7 +22,11 @@ UNREADABLE = (OSError, RuntimeError, TypeError, EOFError, KeyError, ValueError, 
 def atomic(path: Path) -> Iterator[Path]:
     """A name to write to; on success the file is synced and takes the place of `path` in one step."""
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    yield part
+    try:
+        yield part
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
     sync(part)
     os.replace(part, path)
     sync(path.parent)
@@ -44,12 +48,17 @@ def write_text(path: Path, text: str) -> None:
 
 
 def save_figure(figure: "Figure", path: Path) -> None:
-    """The figure as a file of the kind its name ends in, PNG or PDF, whole or not at all."""
+    """The figure as a file of the kind its name ends in, PNG or PDF, whole or not at all.
+
+    The same figure gives the same bytes: a PDF does not say when it was made.
+    """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
     FigureCanvasAgg(figure)
+    kind = path.suffix.removeprefix(".")
+    metadata = {"CreationDate": None} if kind == "pdf" else None
     with atomic(path) as part:
-        figure.savefig(part, dpi=150, format=path.suffix.removeprefix("."))
+        figure.savefig(part, dpi=150, format=kind, metadata=metadata)
 
 
 class Progress:

@@ -135,7 +135,7 @@ class Lifetime:
             )
         return self.once["graph"]
 
-    def plan(self, graph: bool) -> Iterator[str]:
+    def plan(self, pool: Pool, graph: bool) -> Iterator[str]:
         """A line for each artifact that is kept: what of it there is and what must be made."""
         if self.featurizer is None or not self.fixed:
             return
@@ -144,6 +144,8 @@ class Lifetime:
             found = self.shelf.cache.look("features", self._features_key())
             digest = found.listing["facts"].get("digest") if found else None
             yield f"features ({name_of(self.featurizer)}): {_told(found)}"
+        elif graph:
+            digest = array_digest(self.features(pool))
         if graph and self.knn is not None:
             found = self.shelf.cache.look("graph", self._graph_key(digest)) if digest else None
             yield f"graph (k={self.knn.k}): {_told(found)}"

@@ -45,23 +45,27 @@ def picture(words: list[str]) -> int:
 def _drawn(asked: argparse.Namespace) -> Path:
     """Draws the picture that was asked for; its file."""
     from matplotlib.figure import Figure
+    from rich.console import Console
 
     from alrun.files import save_figure
     from alrun.pool import stream
     from alrun.report.selection_picture import Selection, draw_selection, pictured, projected
+    from alrun.screen import Bars
     from alrun.spaces import opened, points
 
     space = Path(asked.space).stem
     output = asked.output or asked.folder / "figures" / f"selection-{space}.png"
     if output.suffix not in (".png", ".pdf"):
         raise ValueError(f"--output: must end in .png or .pdf, got {output}")
-    if asked.points < 0:
-        raise ValueError(f"--points: must be at least 0, got {asked.points}")
-    scene = opened(asked.folder, asked.device)
-    bought = (scene.rounds >= 0).nonzero()[0]
-    rows = pictured(len(scene.rounds), bought, asked.points, stream(0, "picture"))
-    vectors = points(scene, asked.space, rows)
-    selection = Selection(vectors, scene.data.labels[rows], scene.rounds[rows], scene.data.class_names)
+    if asked.points < 2:
+        raise ValueError(f"--points: must be at least 2, got {asked.points}")
+    with Bars(Console(stderr=True), "auto") as bars:
+        scene = opened(asked.folder, asked.device, bars)
+        bought = (scene.rounds >= 0).nonzero()[0]
+        rows, drawn = pictured(len(scene.rounds), bought, asked.points, stream(0, "picture"))
+        vectors = points(scene, asked.space, rows)
+    labels, rounds = scene.data.labels[rows], scene.rounds[rows]
+    selection = Selection(vectors, labels, rounds, drawn, scene.data.class_names)
     figure = Figure(layout="constrained")
     where = f"{scene.title}, in the space {space} ({PROJECTIONS[asked.projection]})"
     draw_selection(figure, selection, projected(vectors, asked.projection), where)

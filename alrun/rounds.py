@@ -1,7 +1,7 @@
 """What a strategy sees of a round, what it returns, and what it costs."""
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -187,10 +187,16 @@ class Round:
     def kept(
         self, name: str, start: Callable[[], Any], update: Callable[[Any, Int64[ndarray, " b"]], Any]
     ) -> Any:
-        """A state carried across rounds: `start()`, then `update(state, rows)` for each purchase in order."""
+        """A state carried across rounds: `start()`, then `update(state, rows)` for each purchase in order.
+
+        The newest purchase is this round's to pay for; those that a continued run makes up for were paid for
+        before.
+        """
         state, done = self.life.kept.get(name) or (start(), 0)
-        for rows in self.life.purchases[done:]:
-            state = update(state, rows)
+        for place, rows in enumerate(self.life.purchases[done:], start=done + 1):
+            newest = place == len(self.life.purchases)
+            with nullcontext() if newest else self.work.clock.part("once"):
+                state = update(state, rows)
         self.life.kept[name] = (state, len(self.life.purchases))
         return state
 

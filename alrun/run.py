@@ -24,6 +24,7 @@ from alrun.lifetime import Lifetime, Shelf
 from alrun.models.network import Architecture, tried
 from alrun.oracle import Simulated
 from alrun.pool import NOT_BOUGHT, Inputs, Pool, Seeds
+from alrun.report.reading import QUERY_PARTS
 from alrun.report.run_figures import draw_plane, draw_run
 from alrun.rounds import OF_FEATURES, Batch, Round, Strategy, Work, checked, name_of, needs_model
 from alrun.state import RunFolder, Saved
@@ -37,7 +38,6 @@ log = logging.getLogger(__name__)
 Settings = Mapping[str, Any]
 
 WORTH_SAYING = 120.0  # seconds
-QUERY_PARTS = ("predict", "features", "graph", "select")
 
 
 @dataclass(frozen=True)
@@ -109,6 +109,7 @@ def run(experiment: Experiment, folder: RunFolder, settings: Settings, screen: S
         loop, heard = Loop(experiment, data, device, saved, shelf), True
         loop.tell_time(plan, screen)
         loop.make_fixed(screen)
+        folder.same_features(saved, loop.life.once.get("features_digest"))
         screen.begin(len(plan), saved.round + 1)
         for number in range(saved.round + 1, len(plan)):
             loop.play(number, plan[number], first, folder, screen)
@@ -170,10 +171,9 @@ class Loop:
         """Features and graph that do not depend on a model, if the strategy needs them; says which."""
         if not (needs := self._fixed_needs):
             return
-        inputs = self.pool.inputs
-        tried(self.experiment.model, inputs.shape, inputs.moments, self.pool.classes)
+        tried(self.experiment.model, self.pool.inputs.shape, self.pool.inputs.moments, self.pool.classes)
         graph = "graph" in needs and self.life.knn is not None
-        for line in self.life.plan(graph):
+        for line in self.life.plan(self.pool, graph):
             screen.say(line)
         if graph:
             self.life.graph(self.pool)

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
@@ -26,10 +26,10 @@ class Bars:
             disable=not visible,
             transient=True,
         )
-        self._rounds = self._bars.add_task("rounds", total=None, news="")
+        self._rounds = self._bars.add_task("rounds", total=None, news="", visible=False)
         self._epochs = self._bars.add_task("epochs", total=None, news="")
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "Bars":
         self._bars.start()
         return self
 
@@ -48,7 +48,7 @@ class Bars:
 
     def begin(self, rounds: int, done: int) -> None:
         """Shows how many rounds there are and how many are over."""
-        self._bars.update(self._rounds, total=rounds, completed=done)
+        self._bars.update(self._rounds, total=rounds, completed=done, visible=True)
 
     def epoch(self, done: int, total: int) -> None:
         """Moves the bar of epochs."""

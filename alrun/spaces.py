@@ -14,11 +14,11 @@ from jaxtyping import Float32, Int64
 from numpy import ndarray
 
 from alrun.assembly import assemble
-from alrun.cache import scratch
+from alrun.cache import Watch, scratch
 from alrun.config import closest
 from alrun.data.data import Data
 from alrun.environment import chosen_device
-from alrun.lifetime import Deaf, Lifetime, Shelf
+from alrun.lifetime import Lifetime, Shelf
 from alrun.pool import NOT_BOUGHT, Inputs, Pool
 from alrun.report.reading import read_settings
 from alrun.run import Experiment
@@ -34,12 +34,14 @@ class Scene:
     """A run folder, its parts and its data.
 
     Attributes:
+        watch: told how far the work is that a space may need.
         title: strategy, data set and seed in words.
         rounds: for each pool row the round in which it was bought, -1 for never.
         answers: for each pool row the answer bought, -1 for none.
     """
 
     folder: Path
+    watch: Watch
     title: str
     experiment: Experiment
     data: Data
@@ -65,7 +67,7 @@ class Scene:
         return self.experiment.trainer.restored(self.experiment.model, self.pool, saved.weights, saved.facts)
 
 
-def opened(folder: Path, device: str) -> Scene:
+def opened(folder: Path, device: str, watch: Watch) -> Scene:
     """The run in a folder, its data loaded as it loaded them; nothing is written.
 
     Raises:
@@ -78,7 +80,7 @@ def opened(folder: Path, device: str) -> Scene:
     choices = settings["choices"]
     title = f"{choices['strategy']} on {choices['dataset']}, seed {settings['seed']}"
     rounds, answers = _purchases(folder / "selections.csv", len(data.labels))
-    return Scene(folder, title, experiment, data, chosen_device(device), rounds, answers)
+    return Scene(folder, watch, title, experiment, data, chosen_device(device), rounds, answers)
 
 
 def points(scene: Scene, space: str, rows: Int64[ndarray, " m"]) -> Float32[ndarray, "m d"]:
@@ -106,14 +108,27 @@ def _features(scene: Scene, rows: Int64[ndarray, " m"]) -> Float32[ndarray, "m d
     experiment = scene.experiment
     if experiment.featurizer is None:
         raise ValueError("--space: this run has no featurizer; choose --space penultimate or pixels")
-    shelf = Shelf(experiment.cache, scene.data.fingerprint(), Deaf(), lambda kind, folder: None)
+    shelf = Shelf(experiment.cache, scene.data.fingerprint(), scene.watch, lambda kind, folder: None)
     life = Lifetime(experiment.stream, experiment.featurizer, None, scene.device, shelf)
     if life.fixed:
+        for line in life.plan(scene.pool, graph=False):
+            scene.watch.say(line)
         return life.features(scene.pool)[rows]
     with TemporaryDirectory() as folder:
         rng = experiment.stream("select", "picture")
         making = scratch(Path(folder))
         return experiment.featurizer.make(scene.pool.inputs, scene.last.embed, rng, making)[rows]
+
+
+@dataclass(frozen=True)
+class _Told(Silent):
+    """Tells how far a fit is and keeps nothing."""
+
+    watch: Watch
+
+    def epoch(self, done: int, total: int) -> None:
+        """`done` of `total` epochs are over."""
+        self.watch.epoch(done, total)
 
 
 def _full(scene: Scene, rows: Int64[ndarray, " m"]) -> Float32[ndarray, "m d"]:
@@ -123,7 +138,7 @@ def _full(scene: Scene, rows: Int64[ndarray, " m"]) -> Float32[ndarray, "m d"]:
         whole,
         chance=lambda branch, *names: scene.experiment.stream(branch, "picture", *names),
         start=None,
-        progress=Silent(),
+        progress=_Told(scene.watch),
     )
     return model.embed(rows)
 

@@ -40,7 +40,8 @@ class BusyError(ConfigError):
 class Saved:
     """A run after its last whole round; everything the CSV files hold and all that a continued run needs.
 
-    `round` is -1 before round 0. `purchases` holds rows, labels and scores of each round in order of choice.
+    `round` is -1 before round 0. `features` is the digest of fixed features. `purchases` holds rows, labels
+    and scores of each round in order of choice.
     """
 
     round: int = -1
@@ -49,6 +50,7 @@ class Saved:
     tables: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
     weights: dict[str, Any] | None = None
     facts: dict[str, float] = field(default_factory=dict)
+    features: str | None = None
 
 
 class RunFolder:
@@ -126,6 +128,21 @@ class RunFolder:
         """Marks the run as finished: figures are drawn, too."""
         write_text(self.path / "checkpoint" / "finished", "")
 
+    def same_features(self, saved: Saved, digest: str | None) -> None:
+        """Nothing, if the rounds so far were chosen with the fixed features of this digest.
+
+        Raises:
+            ConfigError: they were others; the rounds to come would be chosen in another space.
+        """
+        if saved.round >= 0 and saved.features is not None and digest != saved.features:
+            raise ConfigError(
+                [
+                    f"featurizer: the rounds in {self.path} were chosen with other features, which are no "
+                    "longer in cache.dir; restore them, or delete the folder to begin anew"
+                ]
+            )
+        saved.features = digest
+
     def load(self) -> Saved:
         """The last whole round; a fresh start if there is none.
 
@@ -188,6 +205,10 @@ class RunFolder:
             write_text(self.path / "settings.yaml", OmegaConf.to_yaml(OmegaConf.create(kept)))
         file = self.path / "environment.json"
         before = json.loads(file.read_text()) if file.exists() else environment
+        if self._checkpoint.exists() and before.get("data") != environment.get("data"):
+            raise ConfigError(
+                [f"dataset: not the data that {self.path} was begun with; restore them or delete the folder"]
+            )
         changed = [name for name in SAME_BITS if before.get(name) != environment.get(name)]
         if changed and self._checkpoint.exists():
             was = ", ".join(

@@ -28,6 +28,7 @@ def take(words: Sequence[str]) -> int:
     cache = Cache(str(folder))
     found = [each for each in cache.artifacts() if _meant(each, asked.artifact)]
     if asked.what == "prune":
+        _clear(console, cache, asked)
         return _prune(console, cache, [each for each in found if _doomed(each, asked)], asked.dry_run)
     if asked.what == "verify":
         return _verify(console, found)
@@ -65,6 +66,22 @@ def _doomed(artifact: Artifact, asked: argparse.Namespace) -> bool:
     return asked.unused is not None and _used(artifact) < datetime.now(UTC) - timedelta(days=asked.unused)
 
 
+def _clear(console: Console, cache: Cache, asked: argparse.Namespace) -> None:
+    """Leftovers of broken-off makings: only those meant, for a making may yet go on from them."""
+    for leftover in cache.leftovers():
+        kind, name = leftover.parent.name, leftover.name.removeprefix(".")
+        named = asked.artifact and any(word == kind or name.startswith(word) for word in asked.artifact)
+        old = asked.unused is not None and not asked.artifact and _before(leftover, asked.unused)
+        if (asked.all and not asked.artifact) or named or old:
+            done = asked.dry_run or cache.clear(leftover)
+            did = "would delete" if asked.dry_run else "deleted" if done else "in use, left alone:"
+            console.print(f"{did} {kind}/{leftover.name}, left by a broken-off making", soft_wrap=True)
+
+
+def _before(path: Path, days: float) -> bool:
+    return datetime.fromtimestamp(path.stat().st_mtime, UTC) < datetime.now(UTC) - timedelta(days=days)
+
+
 def _prune(console: Console, cache: Cache, doomed: Sequence[Artifact], dry: bool) -> int:
     freed = 0
     for artifact in doomed:
@@ -74,7 +91,6 @@ def _prune(console: Console, cache: Cache, doomed: Sequence[Artifact], dry: bool
             continue
         freed += size
         console.print(f"{'would delete' if dry else 'deleted'} {name}, {_size(size)}", soft_wrap=True)
-    freed += cache.sweep() if not dry else 0
     if not doomed:
         console.print("nothing to delete; say --all, --unused DAYS, or which ones")
     console.print(f"{_size(freed)} {'would be ' if dry else ''}freed")

@@ -30,7 +30,7 @@ TEST = 10_000
 def main() -> None:
     """Makes the pool, runs the command, and prints its records."""
     asked = _parser().parse_args()
-    folder = Path(asked.folder)
+    folder = Path(asked.folder) / f"{asked.rows}x{asked.width}"
     write_pool(folder / "data", asked.rows, asked.width)
     words = [
         *("strategy=dgal", "dataset=arrays", f"dataset.path={folder / 'data'}", "featurizer=pixels"),
@@ -43,7 +43,7 @@ def main() -> None:
     seconds = time.perf_counter() - began
     peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20
     newest = max(folder.glob("outputs/arrays/dgal/*/rounds.csv"), key=lambda path: path.stat().st_mtime)
-    records = read_records(newest)
+    records = read_records(newest)  # of a finished run, if nothing was left to do
     console.print(_table(records))
     once = {name: value for name, value in records[-1].items() if name.startswith("once_")}
     parts = [f"{name.removesuffix('_seconds')} {float(value):.1f} s" for name, value in once.items()]
@@ -59,7 +59,7 @@ def write_pool(folder: Path, rows: int, width: int) -> None:
     if file.exists() and np.load(file, mmap_mode="r").shape == (rows, width):
         return
     points, classes = mixture(rows + TEST, width, np.random.default_rng(0))
-    for name, part in (("train", slice(rows)), ("test", slice(rows, None))):
+    for name, part in (("test", slice(rows, None)), ("train", slice(rows))):
         np.save(folder / f"y_{name}.npy", classes[part])
         np.save(folder / f"x_{name}.npy", points[part])
 

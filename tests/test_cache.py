@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from alrun.cache import LISTED, Cache
-from alrun.code import code_version
+from alrun.code import _closure
 from alrun.stock import take
 
 KEY = {"maker": "some.Maker", "code": "1", "size": 3}
@@ -232,6 +232,10 @@ def package(folder: Path, **files: str) -> None:
 
 def version_of(folder: Path, **files: str) -> str:
     package(folder, **files)
+    return asked_version(folder)
+
+
+def asked_version(folder: Path) -> str:
     code = "import mine.maker; from alrun.code import code_version; print(code_version('mine.maker'))"
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, check=True,
@@ -250,9 +254,19 @@ def test_the_code_version_follows_what_the_code_does_and_what_it_imports(tmp_pat
     assert version_of(tmp_path, part="def f():\n    return 2\n") != first
 
 
+def test_the_code_version_follows_relative_imports_of_a_package(tmp_path):
+    def version(number: int) -> str:
+        package(tmp_path, maker="from mine import f\n", part=f"def f():\n    return {number}\n")
+        (tmp_path / "mine" / "__init__.py").write_text("from .part import f as f\n")
+        return asked_version(tmp_path)
+
+    assert version(1) != version(2)
+
+
 def test_a_graphs_code_version_follows_its_search():
-    assert code_version("alrun.graph.knn") == code_version("alrun.graph.knn")
-    assert code_version("alrun.graph.knn") != code_version("alrun.graph.walk")
+    parts = {f"alrun.graph.{name}" for name in ("exact", "cells", "tiles", "points", "approximate")}
+    assert parts <= _closure("alrun.graph.knn")
+    assert "alrun.graph.diffusion" not in _closure("alrun.graph.knn")
 
 
 def test_the_verb_lists_verifies_and_prunes(cache, capsys):
@@ -295,7 +309,7 @@ def test_the_verb_says_where_no_cache_is(tmp_path, capsys):
     assert "no cache in" in capsys.readouterr().out
 
 
-def test_pruning_sweeps_up_what_broken_makings_left(cache, capsys):
+def test_pruning_deletes_the_state_of_a_broken_making_only_where_it_is_meant(cache, capsys):
     def broken(making):
         making._every = 0.0
         making.keep(1, lambda: {"weights": torch.ones(2)})
@@ -305,9 +319,25 @@ def test_pruning_sweeps_up_what_broken_makings_left(cache, capsys):
         cache.kept("features", KEY, broken, value, Told())
     cache.kept("graph", KEY, five, value, Told())
     assert len(list(Path(cache.dir).rglob("*.state"))) == 1
-    assert take(["prune", "--unused", "9", "--dir", str(cache.dir)]) == 0
-    assert list(Path(cache.dir).rglob("*.state")) == []
+    where, states = ["--dir", str(cache.dir)], lambda: list(Path(cache.dir).rglob("*.state"))
+    for words in (["graph", "--dry-run"], ["--unused", "9"], [], ["--all", "--dry-run"]):
+        assert take(["prune", *words, *where]) == 0
+        assert len(states()) == 1
+    os.utime(states()[0], (0, 0))
+    assert take(["prune", "--unused", "9", *where]) == 0
+    assert states() == []
     assert len(list(cache.artifacts())) == 1
+
+
+def test_a_kill_while_the_state_is_written_leaves_nothing_for_good(cache):
+    part = Path(cache.dir) / "features" / f".{cache._home('features', KEY).name}.state.123.part"
+    part.parent.mkdir(parents=True)
+    part.write_bytes(b"half")
+    cache.kept("features", KEY, five, value, Told())
+    assert not part.exists()
+    part.write_bytes(b"half")
+    assert take(["prune", "--all", "--dir", str(cache.dir)]) == 0
+    assert not part.exists()
 
 
 def test_an_artifact_without_a_listing_can_be_pruned(cache):

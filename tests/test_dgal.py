@@ -61,7 +61,7 @@ def blobs(n=240, clusters=8, repeats=1):
 
 
 def one_shot(*words):
-    return strategy("diffusion_one_shot", f"steps={STEPS}", *words)
+    return strategy("diffusion_one_shot", f"steps={STEPS}", "influence=row", *words)
 
 
 def from_scratch(who, current, size):
@@ -72,14 +72,16 @@ def from_scratch(who, current, size):
     hot = np.eye(pool.classes)[pool.labels[pool.labeled]]
     start[pool.labeled] = hot if shares else 2 * hot - 1
     weights = affinity(graph)
-    query = Query(STEPS, who.mini_batch or size, who.shrink_below, who.influence, False)
+    drawn = who.influence == "drawn"
+    ranks = current.rng.random(len(pool)) if drawn else None
+    query = Query(STEPS, who.mini_batch or size, who.shrink_below, "row" if drawn else who.influence, False)
     at = At(weights, start, pool.labels >= 0, current.candidates)
 
     def clamp(rows, values):
         likely = np.eye(pool.classes)[current.probabilities(rows).argmax(axis=1)]
         return likely if shares else 2 * likely - 1
 
-    found = batch_query(at, size, query, who._score, clamp)
+    found = batch_query(at, size, query, who._score, clamp, ranks)
     facts = (found.unreached, found.steps, components(weights), found.by_influence, found.hub_free)
     return found.rows, found.scores, facts
 
@@ -93,6 +95,7 @@ SCRATCH = [
     *((path, repeats, ()) for path in ("usual", "followed", "in full", "ordered") for repeats in (1, 3)),
     *(("usual", 3, (f"uncertainty={name}",)) for name in ("norm", "confidence", "entropy")),
     ("followed", 1, ("mini_batch=2", "shrink_below=0.5")),
+    ("usual", 1, ("influence=drawn",)),
 ]
 
 
@@ -167,6 +170,20 @@ def test_an_empty_first_purchase_leaves_everything_to_influence():
     assert batch.notes["by_influence"] == 6
 
 
+def test_drawn_unreached_rows_are_each_as_likely_and_change_from_round_to_round():
+    who, run = one_shot("influence=drawn"), Rounds(blobs())
+    run.buy(np.array([3, 50]))
+    dark = who.select(run.round(5), 5).notes["unreached"]
+    counts = np.zeros(240)
+    for seed in range(400):
+        current = replace(run.round(5), rng=np.random.default_rng(seed))
+        counts[who.select(current, 5).rows] += 1
+    assert (counts > 0).sum() == dark
+    # 400 x 5 draws over so many rows: binomial, six standard deviations
+    mean = 2000 / dark
+    assert np.abs(counts[counts > 0] - mean).max() < 6 * np.sqrt(mean)
+
+
 def test_what_depends_on_the_graph_alone_is_made_once_and_timed_apart(monkeypatch):
     made = []
     for module in (strategy_module, query_module):
@@ -238,7 +255,7 @@ def test_the_network_sees_what_the_first_stage_left_and_at_most_the_labeled_rows
     labeled = len(at.pool.labeled) if {"dgal_coreset", "dgal_diffusion"} & {name} else 0
     assert current.work.predicted == 20 + labeled
     assert batch.notes["candidates"] == 20
-    left = who.first.select(at.round(who.first, 5), 20).rows
+    left = who.first.select(at.round(who.first, 5).stage("first", "diffusion"), 20).rows
     assert np.isin(batch.rows, left).all()
 
 
@@ -255,7 +272,7 @@ def test_diffusion_as_second_stage_is_the_algorithm_on_the_embeddings_of_these_r
     run = Rounds(blobs())
     run.buy(np.array([3, 50, 7, 100, 9]))
     batch = who.select(run.round(6), 6)
-    left = who.first.select(run.round(6), 40).rows
+    left = who.first.select(run.round(6).stage("first", "diffusion"), 40).rows
     rows = np.union1d(run.pool.labeled, left)
     case = Case.__new__(Case)
     case.n, case.classes = len(rows), 3

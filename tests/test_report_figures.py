@@ -25,6 +25,10 @@ def axes_of(figure: Figure):
     return figure.axes[0]
 
 
+def said(axes, words: str) -> bool:
+    return any(words in text.get_text() for text in axes.texts)
+
+
 def mean_lines(axes) -> dict:
     return {line.get_label(): line for line in axes.get_lines() if not line.get_label().startswith("_")}
 
@@ -39,7 +43,29 @@ def test_accuracy_over_query_time_shows_queried_rounds_and_the_best_and_worst_en
     levels = [line.get_ydata()[0] for line in axes.get_lines() if list(line.get_xdata()) == [0, 1]]
     assert levels == pytest.approx([70, 30])
     assert {text.get_text() for text in axes.texts} >= {"70.0", "30.0"}
-    assert any("margin ends highest: 70.0 ± 14.1 % after 6 s" in text.get_text() for text in axes.texts)
+    assert said(axes, "margin, alone with 2 seeds: 70.0 ± 14.1 % after 6 s")
+
+
+def test_a_method_with_fewer_seeds_or_labels_does_not_end_highest(two_methods):
+    made(two_methods / "d", [0.1, 0.2, 0.9], settings=run_settings("coreset", seed=1))
+    made(two_methods / "e", [0.1, 0.9], settings=run_settings("bald", rounds=1))
+    assert said(
+        axes_of(figures([panel_of(two_methods)])["accuracy_by_labels"]), "margin, alone with 2 seeds: 70.0"
+    )
+    for seed in (0, 1):
+        made(two_methods / f"k{seed}", [0.1, 0.2, 0.8], settings=run_settings("badge", seed=seed))
+    axes = axes_of(figures([panel_of(two_methods)])["accuracy_by_labels"])
+    assert said(axes, "badge ends highest of 2 with 2 seeds: 80.0 ± 0.0 % with 30 labels")
+    for seed in (0, 1):
+        made(two_methods / f"s{seed}", [0.1, 0.9], settings=run_settings("seals", seed=seed, rounds=9))
+    axes = axes_of(figures([panel_of(two_methods)])["accuracy_by_labels"])
+    assert said(axes, "badge ends highest of 2 with 2 seeds and 30 labels: 80.0")
+
+
+def test_the_best_of_methods_with_the_same_seeds_ends_highest(two_methods):
+    made(two_methods / "d", [0.2, 0.5, 0.3], settings=run_settings("random", seed=1))
+    axes = axes_of(figures([panel_of(two_methods)])["accuracy_by_labels"])
+    assert said(axes, "margin ends highest: 70.0 ± 14.1 % with 30 labels")
 
 
 def test_accuracy_over_labels_has_a_band_of_one_deviation_and_every_seed(two_methods):
@@ -69,6 +95,15 @@ def test_bars_are_sorted_by_query_time_with_parts_and_whiskers_over_seeds(two_me
     assert list(whisker.get_xdata()) == [2.0, 4.0]
     assert {text.get_text() for text in axes.texts} >= {"250 ms", "3 s"}
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["predict", "select"]
+
+
+def test_no_variant_of_random_is_called_the_fastest(two_methods):
+    made(two_methods / "d", [0.1, 0.2, 0.3], 1.0, run_settings("coreset"))
+    budget = {"_target_": "alrun.budget.Budget", "initial": 10, "per_round": 20, "rounds": 2, "sizes": None}
+    made(two_methods / "e", [0.1, 0.2, 0.3], 0.1, run_settings("random", budget=budget))
+    panel = panel_of(two_methods)
+    assert "random" not in {method.name for method in panel.methods}
+    assert said(axes_of(figures([panel])["query_seconds"]), "margin takes 3.0 times the time of coreset")
 
 
 def test_costs_paid_once_stand_in_a_figure_of_their_own_if_there_are_any(two_methods):

@@ -16,10 +16,10 @@ from alrun.strategies.diffusion import Diffusion
 CPU = torch.device("cpu")
 
 
-def both(at, size, query, clamps):
+def both(at, size, query, clamps, ranks=None):
     """The same query done both ways."""
-    usual = batch_query(at, size, query, min_abs, lambda rows, _: clamps[rows].astype(np.float64))
-    return usual, resident_query(at, size, query, lambda chi: chi.abs().amin(dim=1), clamps, CPU)
+    usual = batch_query(at, size, query, min_abs, lambda rows, _: clamps[rows].astype(np.float64), ranks)
+    return usual, resident_query(at, size, query, lambda chi: chi.abs().amin(dim=1), clamps, CPU, ranks)
 
 
 def assert_same(usual, resident):
@@ -40,6 +40,17 @@ def test_it_picks_what_the_incremental_query_picks(mini_batch, delta, labeled, k
     for influence in ("row", "col"):
         query = Query(4, mini_batch, delta, influence, kind == "soft")
         assert_same(*both(at, 30, query, clamps))
+
+
+def test_ranks_stand_in_for_influence_also_here():
+    case = Case(seed=1, n=150, labeled=3)
+    at = case.situation(case.start.astype(np.float32))
+    clamps = clamp_values(case.labels, case.classes).astype(np.float32)
+    query = Query(4, 4, None, "row", False)
+    usual, resident = both(at, 30, query, clamps, np.random.default_rng(0).random(150))
+    assert usual.by_influence > 0
+    assert_same(usual, resident)
+    assert usual.rows.tolist() != both(at, 30, query, clamps)[0].rows.tolist()
 
 
 def test_ties_fall_to_the_smaller_row_also_here():

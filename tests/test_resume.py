@@ -4,16 +4,17 @@ import csv
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 
-COMMAND = [
-    *("strategy=diffusion", "tracker=none", "budget.initial=10", "budget.rounds=3", "trainer.epochs=6"),
-    *("trainer.patience=4", "strategy.mini_batch=5", "model.dropout=0.2", "dataset.pool_size=300"),
+SMALL = [
+    *("tracker=none", "budget.initial=10", "budget.rounds=3", "trainer.epochs=6", "trainer.patience=4"),
+    *("model.dropout=0.2", "dataset.pool_size=300"),
 ]
+COMMAND = ["strategy=diffusion", "strategy.mini_batch=5", *SMALL]
 
 # One process imports everything once; each run is a fork of it, so that many real kills stay affordable.
 # In the fork the n-th call of a function kills the process, as kill -9 would.
@@ -80,11 +81,11 @@ class Nursery:
             [sys.executable, "-c", NURSERY], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
 
-    def run(self, folder: Path, kill: str = "", *words: str) -> Ended:
+    def run(self, folder: Path, kill: str = "", *words: str, base: Sequence[str] = COMMAND) -> Ended:
         assert self.process.stdin is not None
         assert self.process.stdout is not None
         print(
-            json.dumps({"folder": str(folder), "kill": kill, "command": [*COMMAND, *words]}),
+            json.dumps({"folder": str(folder), "kill": kill, "command": [*base, *words]}),
             file=self.process.stdin,
         )
         self.process.stdin.flush()
@@ -102,7 +103,7 @@ def nursery() -> Iterator[Nursery]:
 
 def results(folder: Path) -> tuple[bytes, list[dict[str, str]]]:
     """selections.csv to the byte, and rounds.csv but for seconds and memory."""
-    (path,) = folder.glob("outputs/digits/diffusion/*")
+    (path,) = folder.glob("outputs/digits/*/*")
     with (path / "rounds.csv").open() as file:
         lines = [
             {key: value for key, value in line.items() if not key.endswith(("_seconds", "_mb"))}
@@ -148,6 +149,18 @@ def test_convolutional_networks_and_warm_starts_resume_to_the_same_bits(words, n
     for kill in ("in the middle of training", "between checkpoint and tables", "during selection"):
         nursery.run(tmp_path / "killed", KILLS[kill], *words)
     assert nursery.run(tmp_path / "killed", "", *words).code == 0
+    assert results(tmp_path / "killed") == results(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("strategy", ["dgal", "vae_seals", "probcover"])
+def test_what_is_kept_across_rounds_is_the_same_after_a_kill(strategy, nursery, tmp_path):
+    words = (f"strategy={strategy}", "featurizer=pca", "budget.rounds=4")
+    for name, kills in (("whole", ()), ("killed", ("in the middle of training", "between the two tables"))):
+        (tmp_path / name).mkdir()
+        codes = [nursery.run(tmp_path / name, KILLS[kill], *words, base=SMALL).code for kill in kills]
+        assert codes == [-9] * len(kills)
+        done = nursery.run(tmp_path / name, "", *words, base=SMALL)
+        assert done.code == 0, done.output
     assert results(tmp_path / "killed") == results(tmp_path / "whole")
 
 

@@ -1,4 +1,4 @@
-import time
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -7,15 +7,22 @@ from conftest import CPU, strategy
 from alrun.clock import Clock
 
 
-def test_a_nested_part_is_taken_out_of_the_part_around_it():
+@pytest.fixture
+def spend(monkeypatch) -> Callable[[float], None]:
+    """Lets the seconds of the clock's own time go by."""
+    now = [0.0]
+    monkeypatch.setattr("alrun.clock.time.perf_counter", lambda: now[0])
+    return lambda seconds: now.__setitem__(0, now[0] + seconds)
+
+
+def test_a_nested_part_is_taken_out_of_the_part_around_it(spend):
     clock = Clock(CPU)
     with clock.part("select"):
-        time.sleep(0.02)
+        spend(2)
         with clock.part("predict"):
-            time.sleep(0.05)
-        time.sleep(0.02)
-    assert clock.seconds["predict"] >= 0.05
-    assert 0.04 <= clock.seconds["select"] < clock.seconds["predict"]
+            spend(5)
+        spend(3)
+    assert (clock.seconds["select"], clock.seconds["predict"]) == (5, 5)
 
 
 def test_probabilities_are_made_for_the_rows_asked_and_only_once(situation):
@@ -69,3 +76,16 @@ def test_lines_and_pictures_wait_for_the_round_to_be_whole(situation):
     current.figure("bounds", lambda figure: None)
     assert current.work.tables == {"gaps": [{"round": 1, "gap": 0.5}]}
     assert list(current.work.figures) == ["bounds-round001"]
+
+
+def test_a_continued_run_pays_for_the_newest_purchase_only(situation, spend):
+    current = situation().round(strategy("random"), 5)
+    current.life.purchases[:] = [np.array([row]) for row in range(6)]
+
+    def slow(state, rows):
+        spend(1)
+        return state
+
+    with current.work.clock.part("select"):
+        current.kept("path", list, slow)
+    assert (current.work.clock.seconds["once"], current.work.clock.seconds["select"]) == (5, 1)

@@ -13,6 +13,7 @@ from alrun.assembly import assemble
 from alrun.cache import Cache
 from alrun.config import ConfigError
 from alrun.data.data import Data
+from alrun.features.simple import Pca
 from alrun.run import run
 from alrun.state import RunFolder
 
@@ -233,3 +234,23 @@ def test_a_labeled_set_of_one_class_trains(tmp_path):
 def test_a_missing_gpu_is_said_and_not_replaced(tmp_path):
     with pytest.raises(ConfigError, match="device: .* use device=auto or cpu"):
         played(tmp_path, "device=cuda:93")
+
+
+def test_a_run_does_not_go_on_with_other_data(tmp_path):
+    words = ("strategy=random",)
+    experiment, _ = played(tmp_path / "run", *words)
+    (tmp_path / "run" / "checkpoint" / "finished").unlink()
+    data = experiment.dataset.load(tmp_path, experiment.stream("split"))
+    other = Replaced(replace(data, inputs=data.inputs[::-1].copy()))
+    with pytest.raises(ConfigError, match="not the data that"):
+        played(tmp_path / "run", *words, dataset=other)
+
+
+def test_a_run_does_not_go_on_with_other_fixed_features(tmp_path):
+    words = ("strategy=diffusion", "featurizer=pca")
+    played(tmp_path / "run", *words)
+    (tmp_path / "run" / "checkpoint" / "finished").unlink()
+    played(tmp_path / "run", *words)
+    (tmp_path / "run" / "checkpoint" / "finished").unlink()
+    with pytest.raises(ConfigError, match="chosen with other features"):
+        played(tmp_path / "run", *words, featurizer=Pca(3))

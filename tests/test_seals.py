@@ -109,6 +109,8 @@ def test_neighbors_in_fixed_features_follow_algorithm_3_and_grow_by_at_most_b_k(
         batch, left = who.select(current, 2), who.first.restrict(run.round(2), 2)
         assert set(left.rows.tolist()) == set_of
         assert current.work.predicted == len(set_of) == batch.notes["candidates"]
+        assert "graph" not in current.work.clock.seconds
+        assert run.life.clock.seconds["neighbors"] > 0
         life = run.fresh_life()
         life.purchases = list(run.life.purchases)
         again = who.first.restrict(run.round(2, life), 2)

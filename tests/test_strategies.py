@@ -11,6 +11,7 @@ VARIANTS = [
     ("diffusion", "mini_batch=null"),
     ("diffusion", "mini_batch=3", "clamp=oracle", "shrink_below=0.5"),
     ("diffusion", "mini_batch=2", "clamp=chi", "influence=col"),
+    ("diffusion", "mini_batch=2", "influence=drawn"),
     ("diffusion", "mini_batch=2", "clamp=soft", "init=soft"),
     ("diffusion", "mini_batch=2", "init=soft_after_first", "uncertainty=norm", "norm_p=inf"),
     ("diffusion", "mini_batch=2", "uncertainty=confidence"),

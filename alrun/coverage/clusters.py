@@ -31,6 +31,6 @@ def k_means(points: Float32[ndarray, "n d"], count: int, rng: np.random.Generato
         means = KMeans(count, random_state=seed)
     else:
         means = MiniBatchKMeans(count, batch_size=MINI_BATCH, random_state=seed)
-    with threadpool_limits(1, user_api="openmp"), warnings.catch_warnings():
+    with threadpool_limits(1), warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # says that fewer rows are distinct
         return means.fit_predict(points).astype(np.int64)

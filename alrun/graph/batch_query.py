@@ -20,6 +20,7 @@ from alrun.graph.walk import Walk
 from alrun.pool import smallest
 
 Clamp = Callable[[Int64[ndarray, " p"], Float64[ndarray, "p c"]], Float64[ndarray, "p c"]]
+Ranks = Float64[ndarray, " n"] | None
 
 # Sums of weights that are equal in these decimals tie.
 TIED = 12
@@ -148,16 +149,20 @@ class Diffused:
         self.least.clamped(rows)
 
 
-def batch_query(at: Situation, size: int, query: Query, score: Score, clamp: Clamp) -> Picked:
+def batch_query(
+    at: Situation, size: int, query: Query, score: Score, clamp: Clamp, ranks: Ranks = None
+) -> Picked:
     """As `pick`, from labels diffused for this query alone."""
     updates = -(-size // query.mini_batch)
     ground = Ground.of(at.weights, at.start.shape[1], updates, at.start.dtype)
     state = Diffusion(ground.walk, at.start, at.labeled, query.steps)
-    return pick(Diffused(ground, state, Least(state, at.candidates, score)), size, query, clamp)
+    return pick(Diffused(ground, state, Least(state, at.candidates, score)), size, query, clamp, ranks)
 
 
-def pick(at: Diffused, size: int, query: Query, clamp: Clamp) -> Picked:
+def pick(at: Diffused, size: int, query: Query, clamp: Clamp, ranks: Ranks = None) -> Picked:
     """min(size, m) of m rows, `mini_batch` at a time: the smallest scores, or B.1's choice of the unreached.
+
+    `ranks` (n,), the largest first, stand in for B.1's influence where they are given.
 
     `clamp(rows, values)` is called after each mini-batch but the last with its rows and their diffused
     values, and says to what they are clamped in `at`. Ties (scores equal to 12 decimals) fall to the smaller
@@ -176,7 +181,7 @@ def pick(at: Diffused, size: int, query: Query, clamp: Clamp) -> Picked:
         unreached = at.state.unreached(steps)
         dark = unreached[at.least.open[unreached]]
         explored[own] = by_influence = len(dark) > p and not query.soft
-        influence = at.ground.influence[query.influence]
+        influence = at.ground.influence[query.influence] if ranks is None else ranks
         picks = smallest(dark, -influence[dark], p) if by_influence else at.least.among(p, steps)
         values = at.state.at(picks, steps).astype(np.float64)
         rows[own], scores[own] = picks, at.least.score(values)

@@ -8,7 +8,7 @@ from jaxtyping import Bool, Float, Float32, Float64, Int64
 from numpy import ndarray
 from torch import Tensor
 
-from alrun.graph.batch_query import TIED, Picked, Query, Situation
+from alrun.graph.batch_query import TIED, Picked, Query, Ranks, Situation
 from alrun.graph.kernels import hub_free, transition
 from alrun.graph.least import DROPPED
 from alrun.graph.walk import Walk
@@ -23,6 +23,7 @@ def resident_query(
     score: DeviceScore,
     clamps: Float32[ndarray, "n c"],
     device: torch.device,
+    ranks: Ranks = None,
 ) -> Picked:
     """What `batch_query` picks where a row's clamp is known beforehand: row i is clamped to clamps_i.
 
@@ -30,7 +31,7 @@ def resident_query(
     No branch depends on a value on the device (B.1 and B.3 are chosen there), so launches run ahead.
     """
     size = min(size, len(at.candidates))
-    state = _Resident(at, query, score, clamps, device)
+    state = _Resident(at, query, score, clamps, device, ranks)
     unreached = (~state.diffused()[1]).sum()
     rows, scores, explored = [], [], []
     for begun in range(0, size, query.mini_batch):
@@ -53,6 +54,7 @@ class _Resident:
         score: DeviceScore,
         clamps: Float32[ndarray, "n c"],
         device: torch.device,
+        ranks: Ranks,
     ) -> None:
         self.query, self.score = query, score
         self.dropped = DROPPED[at.start.dtype]
@@ -62,8 +64,9 @@ class _Resident:
         self.open = torch.zeros_like(self.clamped)
         self.open[torch.from_numpy(at.candidates).to(device)] = True
         self.walk = Walk(transition(at.weights), self.start.dtype, device)
-        sums = at.weights.sum(axis=1 if query.influence == "row" else 0).round(TIED)
-        self.influence = torch.from_numpy(sums).to(device)
+        if ranks is None:
+            ranks = at.weights.sum(axis=1 if query.influence == "row" else 0).round(TIED)
+        self.influence = torch.from_numpy(ranks).to(device)
         self.steps = torch.tensor(query.steps, device=device)
         self.backward = torch.arange(len(at.start), 0, -1, device=device)
 

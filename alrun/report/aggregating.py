@@ -1,7 +1,7 @@
 """Runs side by side: data set by data set, method by method, with mean and spread over seeds."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, reduce
 from itertools import groupby
 from typing import NamedTuple
@@ -42,6 +42,15 @@ class Method:
     settings: str
     runs: tuple[Run, ...]
     left: tuple[Run, ...]
+
+    @cached_property
+    def seeds(self) -> frozenset[int]:
+        """Seeds of the runs counted."""
+        return frozenset(run.seed for run in self.runs)
+
+    def of(self, seeds: frozenset[int]) -> "Method":
+        """This method with no runs but those of these seeds, one of which it must have."""
+        return replace(self, runs=tuple(run for run in self.runs if run.seed in seeds), left=())
 
     @cached_property
     def labels(self) -> Int64[ndarray, " r"]:

@@ -6,7 +6,19 @@ from matplotlib.axes import Axes
 from numpy import ndarray
 
 from alrun.report.aggregating import Method, Panel, spread
-from alrun.report.looks import COUNTS, QUIET, SECONDS, Look, Looks, leader, line, logarithmic, seconds, titled
+from alrun.report.looks import (
+    COUNTS,
+    QUIET,
+    SECONDS,
+    Look,
+    Looks,
+    compared,
+    leader,
+    line,
+    logarithmic,
+    seconds,
+    titled,
+)
 
 
 def draw_accuracy_by_query_time(axes: Axes, panel: Panel, styles: Looks) -> None:
@@ -126,4 +138,20 @@ def _mark_finals(axes: Axes, finals: list[float]) -> None:
 def _ends(panel: Panel, best: Method) -> str:
     over = spread(100 * best.values("accuracy")[:, -1:])
     deviation = "" if np.isnan(over.std[0]) else f" ± {over.std[0]:.1f}"
-    return f"{best.name} {'ends highest: ' if len(panel.methods) > 1 else ''}{over.mean[0]:.1f}{deviation} %"
+    return f"{best.name}{_rank(panel, best)} {over.mean[0]:.1f}{deviation} %"
+
+
+def _rank(panel: Panel, best: Method) -> str:
+    """What is said of the best method: highest of all, or of those that can be compared with it."""
+    rivals = compared(panel)
+    others = [method for method in panel.methods if method not in rivals]
+    if not others:
+        return " ends highest:" if len(rivals) > 1 else ""
+    seeds, labels = f"{len(best.seeds)} seeds", f"{best.labels[-1]:,} labels"
+    if all(len(method.seeds) < len(best.seeds) for method in others):
+        having = seeds
+    elif all(method.labels[-1] < best.labels[-1] for method in others):
+        having = labels
+    else:
+        having = f"{seeds} and {labels}"
+    return f" ends highest of {len(rivals)} with {having}:" if len(rivals) > 1 else f", alone with {having}:"

@@ -44,9 +44,7 @@ def figures(panels: Sequence[Panel]) -> dict[str, Figure]:
         if any(paid):
             paying = [panel for panel, count in zip(panels, paid, strict=True) if count]
             out[name] = _bars(title, draw, paying, styles, max(paid))
-            _legend(
-                out[name], part_handles([each for panel in costs for each in panel]), "means of the parts"
-            )
+            _legend(out[name], part_handles([each for panel in costs for each in panel]), PARTS)
     return out
 
 

@@ -93,10 +93,19 @@ def _look(pair: tuple[str, str], variant: int) -> Look:
 
 
 def leader(panel: Panel) -> Method:
-    """The most accurate method on average among those with the most labels."""
-    most = max(method.labels[-1] for method in panel.methods)
-    there = [method for method in panel.methods if method.labels[-1] == most]
-    return max(there, key=lambda method: method.values("accuracy")[:, -1].mean())
+    """The most accurate method on average among those that `compared` lets compete."""
+    return max(compared(panel), key=lambda method: method.values("accuracy")[:, -1].mean())
+
+
+def compared(panel: Panel) -> list[Method]:
+    """The methods whose ends can be compared: those with the most labels, of these those with the most seeds.
+
+    A mean over fewer seeds may be high because its seeds were easy.
+    """
+    labels = max(method.labels[-1] for method in panel.methods)
+    there = [method for method in panel.methods if method.labels[-1] == labels]
+    seeds = max(len(method.seeds) for method in there)
+    return [method for method in there if len(method.seeds) == seeds]
 
 
 def line(look: Look, **others: object) -> dict[str, object]:

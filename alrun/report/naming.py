@@ -29,18 +29,20 @@ def of_the_data(settings: Settings) -> dict[str, Any]:
 
 
 def names(name: str, variants: Sequence[Settings]) -> list[str]:
-    """A name for each variant: `name`, and in brackets the fewest settings that tell it from the others.
+    """A name for each variant: `name`, and in brackets settings that tell it from the others, none in vain.
 
     Groups are named by the choice made in them. Variants that nothing tells apart but the content of a file
     are told apart by their settings ids.
     """
     told = [words(each) for each in variants]
     chosen: list[str] = []
-    parts = 1
     for key in differing(told):
-        tried = len({tuple(each.get(k, ABSENT) for k in [*chosen, key]) for each in told})
-        if tried > parts:
-            chosen, parts = [*chosen, key], tried
+        if _parts(told, [*chosen, key]) > _parts(told, chosen):
+            chosen.append(key)
+    for key in list(chosen):
+        others = [each for each in chosen if each != key]
+        if _parts(told, others) == _parts(told, chosen):
+            chosen = others
     out = [_bracketed(name, [f"{key}={each[key]}" for key in chosen if key in each]) for each in told]
     if len(set(out)) < len(out):
         return [_bracketed(each, [settings_id(one)]) for each, one in zip(out, variants, strict=True)]
@@ -71,6 +73,11 @@ def words(settings: Settings) -> dict[str, str]:
         elif value is not None:
             out[key] = str(value)
     return out
+
+
+def _parts(told: Sequence[Mapping[str, str]], keys: Sequence[str]) -> int:
+    """Into how many parts these keys divide the variants."""
+    return len({tuple(each.get(key, ABSENT) for key in keys) for each in told})
 
 
 def _bracketed(name: str, parts: Sequence[str]) -> str:

@@ -19,7 +19,7 @@ class Reached:
 
 @dataclass(frozen=True)
 class Ratio:
-    """Two methods at the highest accuracy that both reach.
+    """Two methods at the highest accuracy that both reach, over as many seeds as both have.
 
     `ratio` is the first method's total query seconds over the second's; NaN where the second needs no query,
     the level being reached with the first set already.
@@ -27,24 +27,30 @@ class Ratio:
 
     first: str
     second: str
+    seeds: int
     accuracy: float
     at: tuple[Reached, Reached]
     ratio: float
 
 
 def ratios(panel: Panel) -> Iterator[Ratio]:
-    """Every ordered pair of a panel's methods.
+    """Every ordered pair of a panel's methods that have a seed in common.
 
-    A and T are a method's mean over seeds of test accuracy and of total query seconds after each round. The
+    Runs of a seed begin with the same labels, so only seeds that both methods have are counted. A and T are a
+    method's mean over these of test accuracy and of total query seconds after each round. The
     level is L = min(max A_first, max A_second), maxima over rounds; what a method needs is T at the first
     round whose A is at least L. Rounds are not interpolated: a query is paid for as a whole. Curves are
     not smoothed: one that falls below L again has reached it all the same.
     """
-    for first, second in permutations(panel.methods, 2):
+    for one, other in permutations(panel.methods, 2):
+        common = one.seeds & other.seeds
+        if not common:
+            continue
+        first, second = one.of(common), other.of(common)
         level = min(float(mean_accuracy(each).max()) for each in (first, second))
         at = reached(first, level), reached(second, level)
         ratio = at[0].query_seconds / at[1].query_seconds if at[1].query_seconds > 0 else np.nan
-        yield Ratio(first.name, second.name, level, at, float(ratio))
+        yield Ratio(first.name, second.name, len(common), level, at, float(ratio))
 
 
 def reached(method: Method, level: float) -> Reached:

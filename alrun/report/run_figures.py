@@ -11,9 +11,9 @@ from matplotlib.figure import Figure
 from alrun.data.data import Data
 from alrun.files import save_figure
 from alrun.pool import Inputs
+from alrun.report.reading import QUERY_PARTS
 from alrun.training.model import Model
 
-PARTS = ("predict", "features", "graph", "select")
 CLASS_COLORS = ("#d1495b", "#2e6f9e")
 
 
@@ -38,7 +38,7 @@ def _draw_seconds(axes: Axes, records: Sequence[Mapping[str, Any]]) -> None:
     at = np.array([record["labeled"] for record in records])
     bottom = np.zeros(len(records))
     width = 0.8 * np.diff(at).min() if len(at) > 1 else 1.0
-    for part in PARTS:
+    for part in QUERY_PARTS:
         seconds = np.array([record[f"{part}_seconds"] for record in records])
         axes.bar(at, seconds, width, bottom, label=part)
         bottom = bottom + seconds

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from jaxtyping import Float32, Float64, Int64
+from jaxtyping import Bool, Float32, Float64, Int64
 from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -24,12 +24,14 @@ Projection = Literal["tsne", "pca"]
 class Selection:
     """Pictured rows: their features, true classes, and the round in which each was bought, -1 for never.
 
+    `drawn` rows stand for the pool, whether bought or not; the others are pictured because they were bought.
     Round 0 is the first set; rounds up to `half` are early, those after it late.
     """
 
     points: Float32[ndarray, "m d"]
     labels: Int64[ndarray, " m"]
     rounds: Int64[ndarray, " m"]
+    drawn: Bool[ndarray, " m"]
     class_names: tuple[str, ...]
 
     @property
@@ -55,10 +57,11 @@ class Selection:
 
 def pictured(
     total: int, bought: Int64[ndarray, " b"], most: int, rng: np.random.Generator
-) -> Int64[ndarray, " m"]:
-    """At most `most` of `total` pool rows, drawn, and every bought row; sorted."""
+) -> tuple[Int64[ndarray, " m"], Bool[ndarray, " m"]]:
+    """At most `most` of `total` pool rows, drawn, and every bought row, sorted; and which were drawn."""
     drawn = rng.permutation(total)[:most]
-    return np.union1d(drawn, bought).astype(np.int64)
+    rows = np.union1d(drawn, bought).astype(np.int64)
+    return rows, np.isin(rows, drawn)
 
 
 def projected(points: Float32[ndarray, "m d"], projection: Projection) -> Float64[ndarray, "m 2"]:
@@ -84,21 +87,34 @@ def projected(points: Float32[ndarray, "m d"], projection: Projection) -> Float6
 
 
 def among_strangers(selection: Selection) -> Float64[ndarray, " m"]:
-    """For each point the share of its ten nearest pictured points that belong to another class, 0 to 1.
+    """For each point the share of its ten nearest drawn points that belong to another class, 0 to 1.
 
-    Distances are those of the 50 leading principal components, not of the picture. Near a boundary between
-    classes the share is high.
+    Purchases that were not drawn are neighbors of none: there are many of them where the strategy looked, and
+    they would shift the shares that they are judged by. Distances are those of the 50 leading principal
+    components, not of the picture. Near a boundary between classes the share is high.
+
+    Raises:
+        ValueError: fewer than two drawn points, fewer than three points, or one that is not finite.
     """
     from sklearn.neighbors import NearestNeighbors
 
-    count = min(NEIGHBORS, len(selection.points) - 1)
+    drawn = np.flatnonzero(selection.drawn)
+    if len(drawn) < 2:
+        raise ValueError(f"neighbors need two drawn points at least, got {len(drawn)}")
     leading = _leading(selection.points)
-    found = NearestNeighbors(n_neighbors=count).fit(leading).kneighbors(return_distance=False)
-    return (selection.labels[found] != selection.labels[:, None]).mean(axis=1)
+    search = NearestNeighbors(n_neighbors=min(NEIGHBORS + 1, len(drawn))).fit(leading[drawn])
+    found = drawn[search.kneighbors(leading, return_distance=False)]
+    others = found != np.arange(len(leading))[:, None]
+    others[others.all(axis=1), -1] = False
+    near = found[others].reshape(len(leading), -1)
+    return (selection.labels[near] != selection.labels[:, None]).mean(axis=1)
 
 
 def draw_selection(figure: Figure, selection: Selection, places: Float64[ndarray, "m 2"], title: str) -> None:
-    """All points in light colors by class; the first set and early queries on the left, late ones right."""
+    """All points in light colors by class; the first set and early queries on the left, late ones right.
+
+    Titles compare the neighbors of queries with those of the drawn points, which stand for the pool.
+    """
     shares = among_strangers(selection)
     rounds, half = int(selection.rounds.max()), selection.half
     figure.set_size_inches(11, 5.6)
@@ -113,7 +129,8 @@ def draw_selection(figure: Figure, selection: Selection, places: Float64[ndarray
             f", {100 * shares[rows].mean():.0f} % of their neighbors of another class" if rows.any() else ""
         )
         axes.set_title(f"{name}: {rows.sum():,} queries{share}", loc="left", fontsize=10)
-    everywhere = f"Of all points' neighbors {100 * shares.mean():.0f} % are of another class."
+    pool = shares[selection.drawn].mean()
+    everywhere = f"Everywhere in the pool {100 * pool:.0f} % of neighbors are of another class."
     figure.suptitle(f"{title}\n{everywhere}", x=0.01, ha="left", fontsize=12)
     handles = [
         Line2D([], [], ls="", marker=marker, color=INK, label=label, markersize=5.5)

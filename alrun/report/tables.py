@@ -71,6 +71,7 @@ def by_pair(panel: Panel) -> Iterator[Line]:
             "dataset": panel.dataset,
             "a": pair.first,
             "b": pair.second,
+            "seeds": pair.seeds,
             "accuracy": pair.accuracy,
             "labels_a": one.labels,
             "labels_b": other.labels,

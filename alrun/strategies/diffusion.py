@@ -35,7 +35,8 @@ class Diffusion:
             rows are not clamped.
         init: unlabeled rows start at zero or at the model's probabilities (B.2).
         shrink_below: B.3's delta.
-        influence: B.1's row or column sum.
+        influence: B.1's row or column sum; `drawn` puts unreached rows in an order drawn for each batch
+            instead, so that many picked at once do not all lie where the graph is densest.
         uncertainty: `min_abs` is eq. (8), `norm` the p-norm; `confidence`, `margin` and `entropy` diffuse
             class shares in the simplex instead (S1 appendix C).
         norm_p: p of `norm`.
@@ -54,7 +55,7 @@ class Diffusion:
     clamp: Literal["model", "oracle", "chi", "soft"]
     init: Literal["zero", "soft", "soft_after_first"]
     shrink_below: Annotated[float, Ge(0), Le(1)] | None
-    influence: Literal["row", "col"]
+    influence: Literal["row", "col", "drawn"]
     uncertainty: Literal["min_abs", "norm", "confidence", "margin", "entropy"]
     norm_p: Annotated[float, Ge(1)]
     own_graph: Knn | None
@@ -93,7 +94,8 @@ class Diffusion:
         narrowed = len(current.candidates) < at.least.open.sum()
         if narrowed or (not query.soft and query.mini_batch < size):  # what is kept stays as it is
             at = at.among(current.candidates)
-        return pick(at, size, query, lambda rows, values: self._clamped(part, rows, values)), parts
+        ranks = self._ranks(current, len(current.pool))
+        return pick(at, size, query, lambda rows, values: self._clamped(part, rows, values), ranks), parts
 
     def _kept(self, part: "Part", ground: Ground, steps: int) -> Diffused:
         """The labels bought so far, diffused: each purchase is clamped once, and what it changes followed."""
@@ -118,14 +120,15 @@ class Diffusion:
         weights, query = affinity(graph), self._query(current, graph, size)
         candidates = part.candidates
         at = Situation(weights, self._start(part, query.soft), part.labels >= 0, candidates)
+        ranks = self._ranks(current, len(part.rows))
         if self._resident(current, query, size):
             clamps = np.zeros_like(at.start)
             clamps[candidates] = self._clamped(part, candidates, clamps[candidates].astype(np.float64))
             device = current.pool.inputs.device
-            picked = resident_query(at, size, query, self._resident_score, clamps, device)
+            picked = resident_query(at, size, query, self._resident_score, clamps, device, ranks)
         else:
             picked = batch_query(
-                at, size, query, self._score, lambda rows, values: self._clamped(part, rows, values)
+                at, size, query, self._score, lambda rows, values: self._clamped(part, rows, values), ranks
             )
         return replace(picked, rows=part.rows[picked.rows]), components(weights)
 
@@ -147,7 +150,12 @@ class Diffusion:
         soft = self.init == "soft" or (self.init == "soft_after_first" and current.number > 1)
         # Rounded first: log(1000) / log(10) is a little above 3.
         steps = self.steps or max(1, ceil(round(log(len(graph)) / log(max(graph.k, 2)), 9)))
-        return Query(steps, self.mini_batch or size, self.shrink_below, self.influence, soft)
+        influence = "row" if self.influence == "drawn" else self.influence
+        return Query(steps, self.mini_batch or size, self.shrink_below, influence, soft)
+
+    def _ranks(self, current: Round, count: int) -> Float64[ndarray, " n"] | None:
+        """The order in which unreached rows come, if it is drawn."""
+        return current.rng.random(count) if self.influence == "drawn" else None
 
     def _resident(self, current: Round, query: Query, size: int) -> bool:
         """Whether mini-batches stay on the GPU: clamps are known beforehand, from embeddings already made."""

@@ -18,8 +18,9 @@ class Neighbors:
 
     Where features depend on the model, they are the k nearest candidates, searched anew each round. Fixed
     features give Algorithm 3: neighbors in the whole pool, each labeled row's found once, when it is bought;
-    bought rows leave. So the set grows by at most b k rows a round, and less where neighbors are labeled or
-    shared. Where it is smaller than what is asked for, rows drawn from the rest follow, with an infinite
+    bought rows leave. That search depends on no model, so as in S1 it is no query time; its seconds stand
+    apart as `once_neighbors`. The set grows by at most b k rows a round, and less where neighbors are labeled
+    or shared. Where it is smaller than what is asked for, rows drawn from the rest follow, with an infinite
     score; before the first label, all are drawn.
 
     Attributes:
@@ -73,7 +74,7 @@ class Neighbors:
             _lower(gaps, *search.nearest(rows, self.k, everyone))
             return gaps
 
-        with current.timed("graph", 0):
+        with current.life.clock.part("neighbors"), current.work.clock.part("once"):
             return current.kept(
                 f"neighbors {self.k} {self.metric}", lambda: np.full(len(everyone), np.inf), update
             )
