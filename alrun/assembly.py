@@ -8,14 +8,16 @@ from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 
 from alrun.config import ConfigError, check, contents
+from alrun.experiment import Experiment
+from alrun.features.featurizer import Encoding
+from alrun.models.encoded import FrozenHead
 from alrun.rounds import OF_FEATURES, name_of, needed_heads, needs_model
-from alrun.run import Experiment
 
 NOTES = ("choices", "contents", "preset")
 OPTIONAL = ("featurizer", "graph", "tracker")
 
 # The trainer of `conf/trainer` that fits a head.
-FITTED_BY = {"discriminator": "vaal"}
+FITTED_BY = {"discriminator": "vaal", "critic": "waal"}
 
 Parts = Mapping[str, Any]
 
@@ -114,12 +116,16 @@ def _batch_fits_the_first_stage(parts: Parts) -> Iterator[str]:
         yield f"strategy.first_size: must be at least the batch of {max(budget.batches)}, got {first_size}"
 
 
-def _frozen_is_not_augmented(parts: Parts) -> Iterator[str]:
-    trainer, model = parts.get("trainer"), parts.get("model")
-    if getattr(model, "freeze", False) and trainer is not None:
-        for name in ("crop", "flip"):
-            if value := getattr(trainer, name, None):
-                yield f"trainer.{name}: model.freeze keeps outputs of plain images, got {value}; drop one"
+def _frozen_head_has_an_encoder(parts: Parts) -> Iterator[str]:
+    featurizer = parts.get("featurizer")
+    if not isinstance(parts.get("model"), FrozenHead) or "featurizer" not in parts:
+        return
+    if not isinstance(featurizer, Encoding):
+        got = "none" if featurizer is None else name_of(featurizer)
+        yield (
+            f"featurizer: model=frozen_head stands on a featurizer's encoder, and {got} has none; choose "
+            "featurizer=simclr, vae, autoencoder or pretrained"
+        )
 
 
 RULES: tuple[Callable[[Parts], Iterator[str]], ...] = (
@@ -127,5 +133,5 @@ RULES: tuple[Callable[[Parts], Iterator[str]], ...] = (
     _heads_are_fitted,
     _first_needs_no_model,
     _batch_fits_the_first_stage,
-    _frozen_is_not_augmented,
+    _frozen_head_has_an_encoder,
 )

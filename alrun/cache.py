@@ -20,7 +20,7 @@ from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
 
 from filelock import FileLock, Timeout
 
-from alrun.config import content_digest
+from alrun.config import content_digest, written
 from alrun.files import Progress, sync, write_text
 
 log = logging.getLogger(__name__)
@@ -46,6 +46,10 @@ class Watch(Protocol):
 
     def say(self, news: str) -> None:
         """Something a person may want to know."""
+        ...
+
+    def tell(self, news: str) -> None:
+        """How far something is, in the place of what was told before."""
         ...
 
 
@@ -193,7 +197,7 @@ class Cache:
 
 def digest_of(key: Key) -> str:
     """sha256, 64 hex digits, of a key in canonical JSON."""
-    return hashlib.sha256(json.dumps(key, sort_keys=True, default=str).encode()).hexdigest()
+    return hashlib.sha256(json.dumps(key, sort_keys=True, default=written).encode()).hexdigest()
 
 
 def scratch(folder: Path) -> Making:
@@ -229,7 +233,7 @@ def _remove(path: Path) -> None:
 
 
 def _plain(key: Key) -> dict[str, Any]:
-    return json.loads(json.dumps(key, default=str))
+    return json.loads(json.dumps(key, default=written))
 
 
 def _read(folder: Path) -> Artifact:

@@ -24,6 +24,8 @@ BAD_SETTINGS, BUSY = 2, 3
 VERBS = {
     "ui": "alrun.ui:serve",
     "report": "alrun.report.command:report",
+    "objective": "alrun.objective:objective",
+    "bounds": "alrun.report.bounds:bounds",
     "picture": "alrun.picture:picture",
     "cache": "alrun.stock:take",
 }
@@ -118,12 +120,16 @@ def _run(config: DictConfig) -> None:
 
 
 def resolved(config: DictConfig) -> dict[str, Any]:
-    """Plain settings without Hydra's own, with the name of each group's choice under `choices`."""
+    """Plain settings without Hydra's own, with the name of each group's choice under `choices`.
+
+    A choice of one group may bring that of another, and says so there (`trainer=frozen_head`).
+    """
     plain = OmegaConf.to_container(config, resolve=True, throw_on_missing=False)
     assert isinstance(plain, dict)
     picked = HydraConfig.get().runtime.choices
-    choices = {group: picked.get(group) or "none" for group in GROUPS}
-    return {**{str(key): value for key, value in plain.items()}, "choices": choices}
+    settings = {str(key): value for key, value in plain.items()}
+    choices = {group: picked.get(group) or "none" for group in GROUPS} | settings.get("choices", {})
+    return {**settings, "choices": choices}
 
 
 def run_path(settings: dict[str, Any]) -> Path:

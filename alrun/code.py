@@ -3,7 +3,9 @@
 import ast
 import hashlib
 import sys
+import sysconfig
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 
 OWN = "alrun"
@@ -12,8 +14,9 @@ OWN = "alrun"
 def code_version(module: str) -> str:
     """16 hex digits that change when the code of this module, or of one it imports, does.
 
-    Followed are modules of `alrun` and of the module's own top-level package; docstrings, comments and layout
-    do not count. Modules without source (built in, or compiled) count by their name.
+    Followed are modules of `alrun`, of the module's own top-level package, and those beside it, unless that
+    is where Python or pip keep all there is; docstrings, comments and layout do not count. Modules without
+    source (built in, or compiled) count by their name.
     """
     digest = hashlib.sha256()
     for name in sorted(_closure(module)):
@@ -24,27 +27,51 @@ def code_version(module: str) -> str:
 def _closure(module: str) -> set[str]:
     """The module and all that it imports, directly or not, of these packages."""
     packages = {OWN, module.split(".")[0]}
+    folder = None if packages == {OWN} else _folder(module)
     found, open_ = set[str](), [module]
     while open_:
         name = open_.pop()
         if name not in found:
             found.add(name)
-            open_ += [each for each in _imports(name) if each.split(".")[0] in packages]
+            imported = _imports(name)
+            open_ += [each for each in imported if each.split(".")[0] in packages or _lies_in(folder, each)]
     return found
+
+
+def _lies_in(folder: Path | None, module: str) -> bool:
+    return folder is not None and _folder(module) == folder
+
+
+@cache
+def _folder(module: str) -> Path | None:
+    """Where the module's top-level package or file lies, unless much else lies there, too."""
+    file = _file(module.split(".")[0])
+    if file is None:
+        return None
+    folder = file.parent.parent if file.name == "__init__.py" else file.parent
+    shared = {Path(sysconfig.get_path(name)) for name in ("stdlib", "platstdlib", "purelib", "platlib")}
+    return None if folder in shared else folder
 
 
 @cache
 def _file(module: str) -> Path | None:
     """The module's source, found without importing it."""
-    loaded = getattr(sys.modules.get(module), "__file__", None)
-    if loaded is not None:
-        return Path(loaded) if loaded.endswith(".py") else None
     package, _, name = module.rpartition(".")
-    above = _file(package) if package else None
+    if module in sys.modules or not package:
+        found = _loaded_or_top(module)
+        return Path(found) if found and found.endswith(".py") and Path(found).is_file() else None
+    above = _file(package)
     if above is None or above.name != "__init__.py":
         return None
     places = (above.parent / f"{name}.py", above.parent / name / "__init__.py")
     return next((place for place in places if place.is_file()), None)
+
+
+def _loaded_or_top(module: str) -> str | None:
+    if module in sys.modules:
+        return getattr(sys.modules[module], "__file__", None)
+    spec = find_spec(module) if module else None
+    return spec.origin if spec else None
 
 
 @cache

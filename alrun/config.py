@@ -44,7 +44,7 @@ def closest(word: str, known: list[str]) -> str:
 
 def settings_id(settings: Mapping[str, Any]) -> str:
     """Eight hex digits that name the settings which can change a result."""
-    text = json.dumps(_identity(settings), sort_keys=True, default=str)
+    text = json.dumps(_identity(settings), sort_keys=True, default=written)
     return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
@@ -78,6 +78,27 @@ def content_digest(path: Path) -> str:
     return digest.hexdigest()
 
 
+def written(value: object) -> Any:
+    """What stands in JSON for a value that it does not know; arrays count by their contents.
+
+    Raises:
+        ValueError: a value for which no text stands, so that another one might be taken for it.
+    """
+    import numpy as np  # not above: `alrun --help` need not wait for it
+
+    if isinstance(value, Path):
+        return str(value)
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, np.ndarray) and not value.dtype.hasobject:
+        content = hashlib.sha256(np.ascontiguousarray(value).data).hexdigest()
+        return f"{value.dtype.str} {value.shape} sha256:{content}"
+    raise ValueError(
+        f"settings must be numbers, text, lists or arrays, got a {type(value).__name__}: {value!r}; "
+        "a part may have a property `identity` with those that matter"
+    )
+
+
 def listing(folder: Path) -> str:
     """A line for each file below, with its size in bytes; hidden files and folders are left out."""
     lines = []
@@ -90,7 +111,7 @@ def listing(folder: Path) -> str:
 
 def _identity(settings: Mapping[str, Any]) -> dict[str, Any]:
     kept = {key: value for key, value in settings.items() if key not in PLACE and not _is_none(value)}
-    out = json.loads(json.dumps(kept, default=str))
+    out = json.loads(json.dumps(kept, default=written))
     for key, digest in (settings.get("contents") or contents(settings)).items():
         group, name = key.split(".")
         out[group][name] = digest

@@ -77,6 +77,7 @@ def environment(device: torch.device, data: Data, seed: int) -> dict[str, Any]:
             "classes": data.classes,
             "inputs": data.fingerprint(),
             "labels": data.label_fingerprint(),
+            **({} if data.source is None else {"source": data.source_fingerprint()}),
         },
         "git": _git(Path(__file__).resolve().parent),
     }

@@ -24,11 +24,10 @@ def atomic(path: Path) -> Iterator[Path]:
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         yield part
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise
-    sync(part)
-    os.replace(part, path)
+        sync(part)
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)  # still there only if something failed
     sync(path.parent)
 
 

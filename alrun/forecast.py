@@ -13,15 +13,19 @@ import numpy as np
 from numpy import ndarray
 
 from alrun.cache import scratch
-from alrun.features.featurizer import Featurizer
+from alrun.features.featurizer import Encoding, Featurizer
+from alrun.models.encoded import Encoder, FrozenHead
 from alrun.models.network import Architecture
 from alrun.pool import Inputs, Pool, stream
 from alrun.training.model import Model
 from alrun.training.progress import Silent
 from alrun.training.trainer import Trainer
+from alrun.training.trial import seconds_a_step
 
 STEPS = 2
-CODER_ROWS = (128, 384)
+FEW = 8
+CODER_ROWS = (16, 64, 256)
+LONG = 3.0  # seconds; nothing larger is tried after a trial that took more
 
 
 class Forecast(NamedTuple):
@@ -44,30 +48,33 @@ class Forecast(NamedTuple):
 
 def forecast(
     trainer: Trainer,
-    architecture: Architecture,
+    architecture: Architecture | FrozenHead,
     featurizer: Featurizer | None,
-    inputs: Inputs,
-    classes: int,
+    pool: Pool,
     sizes: list[int],
     test_items: int,
 ) -> Forecast:
     """What is ahead when fits of these sizes follow each other, and a featurizer, if any, is trained first.
 
-    A few training steps are made and thrown away; their labels are made up. A trainer or featurizer without
-    `epochs` counts as nothing; what a trainer fits beside the network it says itself by `seconds_beside`.
+    A few training steps are made and thrown away; their labels are made up. They begin with a handful of
+    items and take more only as far as that stays within seconds, so that a large network is not tried for
+    longer than a forecast is worth. A trainer or featurizer without `epochs` counts as nothing; what a
+    trainer fits beside the network it says itself by `seconds_beside`. A head whose encoder is yet to be made
+    is tried on one that has seen next to nothing.
     """
     with _quiet():
-        features = 0.0 if featurizer is None else _coder_seconds(featurizer, inputs)
+        features = 0.0 if featurizer is None else _coder_seconds(featurizer, pool.blank)
     if not sizes or not hasattr(trainer, "epochs"):
         return Forecast(features, 0.0, 0.0)
-    few = min(len(inputs), STEPS * int(getattr(trainer, "batch_size", 64)))
-    some = Inputs(inputs.array[:few], inputs.device)
-    pool = Pool(some, np.arange(few) % classes, classes)
-    once, again, model = _fit_seconds(trainer, architecture, pool)
+    if isinstance(architecture, FrozenHead):
+        architecture = architecture.on(_some_encoder(featurizer, pool.blank))
+    inputs = pool.inputs
+    few = _rows_tried(trainer, architecture, pool)
+    once, again, model = _fit_seconds(trainer, architecture, _labeled(pool, few))
     epochs: Any = getattr(trainer, "epochs")  # noqa: B009  not part of the protocol
     training = again / few * sum(sizes) * float(epochs)
     if (beside := getattr(trainer, "seconds_beside", None)) is not None:
-        training += beside(inputs, _chance) * len(sizes)
+        training += beside(architecture, pool, _chance) * len(sizes)
     if model.network.is_frozen:
         training += max(0.0, once - again) / few * len(inputs)
     began = time.perf_counter()
@@ -87,6 +94,22 @@ def spoken(seconds: float) -> str:
     return f"{hours} h" if hours < 72 else f"{round(hours / 24)} days"
 
 
+def _rows_tried(trainer: Trainer, architecture: Architecture, pool: Pool) -> int:
+    """Items of a trial: those of a few steps, or as many as an epoch over them takes `LONG` seconds."""
+    few = min(len(pool), FEW)
+    whole = min(len(pool), STEPS * int(getattr(trainer, "batch_size", 64)))
+    once, again, model = _fit_seconds(trainer, architecture, _labeled(pool, few))
+    # what frozen layers say is kept from the first epoch to the second; other first epochs only warm up
+    seconds = max(once if model.network.is_frozen else again, 1e-9)
+    return min(whole, max(few, int(few * LONG / seconds)))
+
+
+def _labeled(pool: Pool, count: int) -> Pool:
+    """The first items of the pool, with made-up labels."""
+    some = Inputs(pool.inputs.array[:count], pool.inputs.device)
+    return Pool(some, np.arange(count) % pool.classes, pool.classes)
+
+
 def _fit_seconds(trainer: Trainer, architecture: Architecture, pool: Pool) -> tuple[float, float, Model]:
     """Seconds of a first and a second epoch over the pool, and the model."""
     short = replace(trainer, epochs=1)  # type: ignore[type-var]
@@ -99,22 +122,54 @@ def _fit_seconds(trainer: Trainer, architecture: Architecture, pool: Pool) -> tu
     return seconds[0], seconds[1], model
 
 
-def _coder_seconds(featurizer: Featurizer, inputs: Inputs) -> float:
+def _coder_seconds(featurizer: Featurizer, pool: Pool) -> float:
     epochs = getattr(featurizer, "epochs", None)
     if epochs is None or featurizer.depends_on_model:
         return 0.0
+    if (steps := getattr(featurizer, "steps", None)) is not None:
+        return _step_seconds(featurizer, pool) * steps * epochs
     short = replace(featurizer, epochs=1)  # type: ignore[type-var]
-    few, seconds = [min(len(inputs), rows) for rows in CODER_ROWS], []
-    for rows in few:
+    tried: list[int] = []
+    seconds: list[float] = []
+    for rows in sorted({min(len(pool), rows) for rows in CODER_ROWS}):
         began = time.perf_counter()
         with TemporaryDirectory() as folder:
-            some = Inputs(inputs.array[:rows], inputs.device)
-            short.make(some, _nothing, _chance("features"), scratch(Path(folder)))
+            short.make(_first(pool, rows), _nothing, _chance("features"), scratch(Path(folder)))
         seconds.append(time.perf_counter() - began)
+        tried.append(rows)
+        if seconds[-1] > LONG:
+            break
+    if len(tried) == 1:
+        return seconds[0] / tried[0] * len(pool) * epochs
     # the difference is free of what does not grow with the rows
-    more = few[1] - few[0]
-    each = max(0.0, seconds[1] - seconds[0]) / more if more else seconds[1] / few[1]
-    return each * len(inputs) * epochs
+    return max(0.0, seconds[-1] - seconds[-2]) / (tried[-1] - tried[-2]) * len(pool) * epochs
+
+
+def _some_encoder(featurizer: Featurizer | None, pool: Pool) -> Encoder:
+    """One as large as the featurizer's."""
+    assert isinstance(featurizer, Encoding)  # settings are checked for it
+    least = {name: 1 for name in ("epochs", "steps") if hasattr(featurizer, name)}
+    short: Any = replace(featurizer, **least)  # type: ignore[type-var]
+    some = _first(pool, min(len(pool), FEW))
+    with _quiet(), TemporaryDirectory() as folder:
+        short.make(some, _nothing, _chance("features"), scratch(Path(folder)))
+        return short.encoder(Path(folder), some.inputs)
+
+
+def _first(pool: Pool, rows: int) -> Pool:
+    some = Inputs(pool.inputs.array[:rows], pool.inputs.device)
+    return replace(pool, inputs=some, labels=pool.labels[:rows])
+
+
+def _step_seconds(featurizer: Featurizer, pool: Pool) -> float:
+    """Seconds of one step of a featurizer whose epochs have a number of them that is a setting."""
+
+    def make(steps: int) -> None:
+        short = replace(featurizer, epochs=1, steps=steps)  # type: ignore[type-var]
+        with TemporaryDirectory() as folder:
+            short.make(_first(pool, FEW), _nothing, _chance("features"), scratch(Path(folder)))
+
+    return seconds_a_step(make)
 
 
 def _chance(*names: str | int) -> np.random.Generator:

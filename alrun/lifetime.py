@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, fields, is_dataclass
+from dataclasses import asdict, dataclass, fields, is_dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -16,8 +16,9 @@ from alrun.cache import Artifact, Cache, Key, Making, Watch, scratch
 from alrun.clock import Clock
 from alrun.code import code_version
 from alrun.data.data import array_digest
-from alrun.features.featurizer import Featurizer
+from alrun.features.featurizer import Encoding, Featurizer
 from alrun.graph.knn import Graph, Knn
+from alrun.models.encoded import Encoder
 from alrun.pool import Pool
 
 log = logging.getLogger(__name__)
@@ -40,6 +41,9 @@ class Deaf:
     def say(self, news: str) -> None:
         """Nothing."""
 
+    def tell(self, news: str) -> None:
+        """Nothing."""
+
 
 @dataclass(frozen=True)
 class Shelf:
@@ -47,16 +51,18 @@ class Shelf:
 
     Attributes:
         fingerprint: of the pool's inputs, 64 hex digits.
+        source: of the data set's source, its labels among it, 64 hex digits; None if there is none.
         show: called with the folder of each artifact that is used, to bring its pictures and tables out.
     """
 
     cache: Cache
     fingerprint: str
+    source: str | None
     watch: Watch
     show: Callable[[str, Path], None]
 
 
-NO_SHELF = Shelf(Cache(None), "", Deaf(), lambda kind, folder: None)
+NO_SHELF = Shelf(Cache(None), "", None, Deaf(), lambda kind, folder: None)
 
 
 class Lifetime:
@@ -106,16 +112,21 @@ class Lifetime:
             if not _is_cached(featurizer):
                 with self.clock.part("features"), TemporaryDirectory() as folder:
                     rng = self._chance("features", featurizer)
-                    made = featurizer.make(pool.inputs, _no_model, rng, scratch(Path(folder)))
+                    made = featurizer.make(_seen(featurizer, pool), _no_model, rng, scratch(Path(folder)))
                 self.once["features"] = made
             else:
-                self.once["features"] = self._shelved(
-                    "features",
-                    self._features_key(),
-                    lambda making: self._make_features(pool, making),
-                    lambda folder: np.load(folder / "features.npy", allow_pickle=False),
-                )
+                self.once["features"] = self._shelved_features(pool, _read_features)
         return self.once["features"]
+
+    def encoder(self, pool: Pool) -> Encoder:
+        """The encoder of features that do not depend on a model; it is made, kept and read with them."""
+        if "encoder" not in self.once:
+            featurizer = self.featurizer
+            assert isinstance(featurizer, Encoding)  # settings are checked for it
+            self.once["features"], self.once["encoder"] = self._shelved_features(
+                pool, lambda folder: (_read_features(folder), featurizer.encoder(folder, pool.inputs))
+            )
+        return self.once["encoder"]
 
     def graph(self, pool: Pool) -> Graph:
         """The neighbor graph of the fixed features, made on first use or read from the shelf."""
@@ -171,10 +182,15 @@ class Lifetime:
             log.info("%s: reused %s, made in %.1f s", kind, kept.artifact.folder, kept.artifact.seconds)
         return kept.value
 
+    def _shelved_features(self, pool: Pool, load: Callable[[Path], Any]) -> Any:
+        key = self._features_key()
+        return self._shelved("features", key, lambda making: self._make_features(pool, making), load)
+
     def _make_features(self, pool: Pool, making: Making) -> None:
         featurizer = self.featurizer
         assert featurizer is not None
-        features = featurizer.make(pool.inputs, _no_model, self._chance("features", featurizer), making)
+        rng = self._chance("features", featurizer)
+        features = featurizer.make(_seen(featurizer, pool), _no_model, rng, making)
         np.save(making.folder / "features.npy", features, allow_pickle=False)
         making.facts |= {"digest": array_digest(features), "rows": len(features), "width": features.shape[1]}
 
@@ -191,7 +207,8 @@ class Lifetime:
         featurizer = self.featurizer
         assert featurizer is not None
         chance = int(self._chance("features", featurizer).integers(2**63))
-        return {**identity(featurizer), "pool": self.shelf.fingerprint, "chance": f"{chance:x}"}
+        source = {"source": self.shelf.source} if reads_source(featurizer) else {}
+        return {**identity(featurizer), "pool": self.shelf.fingerprint, **source, "chance": f"{chance:x}"}
 
     def _graph_key(self, digest: str) -> Key:
         assert self.knn is not None
@@ -217,9 +234,23 @@ def identity(part: object) -> dict[str, Any]:
     return {"maker": f"{kind.__module__}.{kind.__qualname__}", "code": code_version(kind.__module__), **own}
 
 
+def reads_source(featurizer: Featurizer | None) -> bool:
+    """Whether it learns from the data set's source; `reads_source = True` on the class says so."""
+    return bool(getattr(featurizer, "reads_source", False))
+
+
+def _seen(featurizer: Featurizer, pool: Pool) -> Pool:
+    """What fixed features may follow from: no purchase, and a source only where the key names it."""
+    return pool.blank if reads_source(featurizer) else replace(pool.blank, source=None)
+
+
 def _is_cached(featurizer: Featurizer) -> bool:
     """Whether its features are worth a place on disk; `cached = False` on the class says they are not."""
     return bool(getattr(featurizer, "cached", True))
+
+
+def _read_features(folder: Path) -> Float32[ndarray, "n d"]:
+    return np.load(folder / "features.npy", allow_pickle=False)
 
 
 def _told(found: Artifact | None) -> str:

@@ -63,11 +63,14 @@ class _Groups:
     def __init__(self, search: list[str]) -> None:
         self._search = search
         self._loader = GlobalHydra.instance().config_loader()
+        self._known: dict[str, list[str]] = {}
 
     def choices(self, name: str) -> list[str]:
-        return self._loader.get_group_options(
-            name, ObjectType.CONFIG, config_name="config", overrides=self._search
-        )
+        if name not in self._known:
+            self._known[name] = self._loader.get_group_options(
+                name, ObjectType.CONFIG, config_name="config", overrides=self._search
+            )
+        return self._known[name]
 
 
 def _choice_mistakes(override: Override, groups: _Groups, multirun: bool) -> Iterator[str]:
@@ -121,15 +124,25 @@ def _loose(override: Override, value: str, groups: _Groups) -> str:
 
 
 def _composed(words: list[str], check: Check) -> list[str]:
+    lines: list[str] = []
     try:
         config = compose("config", words)
         settings = OmegaConf.to_container(config, resolve=True, throw_on_missing=False)
+        lines = list(_contradictions(words, settings))  # type: ignore[arg-type]
         check(settings)  # type: ignore[arg-type]
     except ConfigError as error:
-        return error.problems
+        return lines + error.problems
     except (HydraException, OmegaConfBaseException) as error:
         return [f"{_culprit(words, error)}: {_first_line(error)}"]
-    return []
+    return lines
+
+
+def _contradictions(words: list[str], settings: Mapping[str, Any]) -> Iterator[str]:
+    """Groups chosen by hand whose choice another group's brings, as `trainer=frozen_head` does."""
+    for group, brought in settings.get("choices", {}).items():
+        for word in words:
+            if word.startswith(f"{group}=") and word != f"{group}={brought}":
+                yield f"{group}: another choice brings {group}={brought}, got {word}; drop one of them"
 
 
 def _culprit(words: list[str], error: Exception) -> str:

@@ -149,6 +149,30 @@ class Inputs:
 
 
 @dataclass(frozen=True, eq=False)
+class Source:
+    """A second data set of the pool's kind and classes, all of whose labels (m,) are known and cost nothing.
+
+    It is what domain adaptation learns from; its rows are in no index space but its own.
+    """
+
+    inputs: Inputs
+    labels: Int64[ndarray, " m"]
+
+    def __post_init__(self) -> None:
+        """Refuses labels that do not fit.
+
+        Raises:
+            ValueError: another number of labels than of items, or a negative label.
+        """
+        if len(self.labels) != len(self.inputs):
+            raise ValueError(
+                f"a source of {len(self.inputs)} items needs as many labels, got {len(self.labels)}"
+            )
+        if self.labels.min() < 0:
+            raise ValueError(f"all labels of a source are known, got {self.labels.min()}; give every label")
+
+
+@dataclass(frozen=True, eq=False)
 class Pool:
     """Inputs of n items and the labels bought so far; its rows are the one index space of the program.
 
@@ -158,12 +182,14 @@ class Pool:
     inputs: Inputs
     labels: Int64[ndarray, " n"]
     classes: int
+    source: Source | None = None
 
     def __post_init__(self) -> None:
-        """Refuses labels that do not fit.
+        """Refuses labels that do not fit, and a source of another kind.
 
         Raises:
-            ValueError: another number of labels than of items, or a label outside -1..classes-1.
+            ValueError: another number of labels than of items, a label outside -1..classes-1, or a source
+                whose items have another shape or type, or whose labels are no classes of the pool.
         """
         if len(self.labels) != len(self.inputs):
             raise ValueError(
@@ -172,6 +198,8 @@ class Pool:
         if self.labels.min() < NOT_BOUGHT or self.labels.max() >= self.classes:
             wrong = self.labels[(self.labels < NOT_BOUGHT) | (self.labels >= self.classes)][0]
             raise ValueError(f"labels must be in 0..{self.classes - 1} (-1 for not bought), got {wrong}")
+        if self.source is not None:
+            _require_kin(self.source, self.inputs, self.classes)
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -185,6 +213,11 @@ class Pool:
     def unlabeled(self) -> Int64[ndarray, " u"]:
         """Rows without a label, sorted."""
         return np.flatnonzero(self.labels == NOT_BOUGHT).astype(np.int64)
+
+    @property
+    def blank(self) -> "Pool":
+        """The same pool before any purchase."""
+        return replace(self, labels=np.full(len(self), NOT_BOUGHT, np.int64))
 
     def reveal(self, rows: Int64[ndarray, " b"], answers: Int64[ndarray, " b"]) -> "Pool":
         """A new pool that knows the answers for these rows too.
@@ -227,6 +260,17 @@ def smallest(rows: Int64[ndarray, " m"], values: Float64[ndarray, " m"], size: i
         near = np.flatnonzero(values <= np.partition(values, size - 1)[size - 1])
         rows, values = rows[near], values[near]
     return rows[np.lexsort((rows, values))][:size]
+
+
+def _require_kin(source: Source, inputs: Inputs, classes: int) -> None:
+    own, theirs = ((each.shape, each.array.dtype) for each in (inputs, source.inputs))
+    if own != theirs:
+        raise ValueError(
+            f"items of pool and source must agree in shape and type, got {own} and {theirs}; "
+            "prepare both the same way"
+        )
+    if source.labels.max() >= classes:
+        raise ValueError(f"labels of the source must be in 0..{classes - 1}, got {source.labels.max()}")
 
 
 def _plain(array: ndarray) -> ndarray:

@@ -140,7 +140,7 @@ class Round:
                 rng = self.life.stream("select", self.number, name_of(self.life.featurizer))
                 with TemporaryDirectory() as folder:
                     making = scratch(Path(folder))
-                    made = self.life.featurizer.make(self.pool.inputs, self.embeddings, rng, making)
+                    made = self.life.featurizer.make(self.pool, self.embeddings, rng, making)
                 self.work.made["features"] = made
         return self.work.made["features"]
 
@@ -227,6 +227,10 @@ class Round:
     def write(self, name: str, record: dict[str, Any]) -> None:
         """One more line for `<name>.csv` in the run folder; it is there when the round is whole."""
         self.work.tables.setdefault(name, []).append({"round": self.number, **record})
+
+    def tell(self, news: str) -> None:
+        """A few words for who watches, in the place of those before."""
+        self.life.shelf.watch.tell(news)
 
     def figure(self, name: str, draw: Callable[[Figure], None]) -> None:
         """A picture for the run folder's figures, drawn when the round is whole."""

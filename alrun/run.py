@@ -2,69 +2,44 @@
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal, Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
-from annotated_types import Ge
 from numpy import ndarray
 
-from alrun.budget import Budget
-from alrun.cache import Cache, Watch
+from alrun.cache import Watch
 from alrun.clock import Clock
-from alrun.data.data import Data, Dataset
+from alrun.config import ConfigError
+from alrun.data.data import Data
 from alrun.data.split import write_split
 from alrun.environment import chosen_device, environment, forget_peak_memory, peak_memory
-from alrun.features.featurizer import Featurizer
+from alrun.experiment import Experiment
 from alrun.forecast import forecast
-from alrun.graph.knn import Knn
-from alrun.lifetime import Lifetime, Shelf
+from alrun.lifetime import Lifetime, Shelf, reads_source
+from alrun.models.encoded import FrozenHead
 from alrun.models.network import Architecture, tried
-from alrun.oracle import Simulated
-from alrun.pool import NOT_BOUGHT, Inputs, Pool, Seeds
+from alrun.pool import NOT_BOUGHT, Inputs
 from alrun.report.reading import QUERY_PARTS
 from alrun.report.run_figures import draw_plane, draw_run
-from alrun.rounds import OF_FEATURES, Batch, Round, Strategy, Work, checked, name_of, needs_model
+from alrun.rounds import OF_FEATURES, Batch, Round, Work, checked, name_of, needs_model
 from alrun.state import RunFolder, Saved
 from alrun.strategies.uncertainty import entropy
-from alrun.track import Tracker
 from alrun.training.evaluate import evaluate
-from alrun.training.trainer import Trainer
+from alrun.training.model import Model
 
 log = logging.getLogger(__name__)
 
 Settings = Mapping[str, Any]
 
 WORTH_SAYING = 120.0  # seconds
-
-
-@dataclass(frozen=True)
-class Experiment:
-    """All settings of a run, one field a group or key; the schema against which settings are checked."""
-
-    dataset: Dataset
-    model: Architecture
-    trainer: Trainer
-    featurizer: Featurizer | None
-    graph: Knn | None
-    strategy: Strategy
-    oracle: Simulated
-    budget: Budget
-    tracker: Tracker | None
-    cache: Cache
-    seeds: Seeds
-    seed: Annotated[int, Ge(0)]
-    device: str
-    data_dir: str
-    output_dir: str
-    progress: bool | Literal["auto"]
-    sweep: str | None
-
-    def stream(self, branch: str, *names: str | int) -> np.random.Generator:
-        """The random stream of a branch and further names."""
-        return self.seeds.stream(self.seed, branch, *names)
+NO_SOURCE = (
+    "featurizer: adapts from a labeled source to the pool, and the data set has no source; choose e.g. "
+    "dataset=office_caltech10, or arrays with x_source and y_source"
+)
 
 
 @runtime_checkable
@@ -98,18 +73,20 @@ def run(experiment: Experiment, folder: RunFolder, settings: Settings, screen: S
         return whole
     device = chosen_device(experiment.device)
     forget_peak_memory(device)
-    data = experiment.dataset.load(Path(experiment.data_dir), experiment.stream("split"))
+    data = _loaded(experiment)
     plan = experiment.budget.plan(len(data.labels))
     first = experiment.budget.first_rows(data.labels, data.classes, experiment.stream("initial"))
     where = environment(device, data, experiment.seed)
     with folder.opened(settings, where):
         write_split(folder.path / "split.csv", data)
         saved = folder.load()
-        shelf = Shelf(experiment.cache, where["data"]["inputs"], screen, folder.show)
+        digests = where["data"]["inputs"], where["data"].get("source")
+        shelf = Shelf(experiment.cache, *digests, screen, folder.show)
         loop, heard = Loop(experiment, data, device, saved, shelf), True
         loop.tell_time(plan, screen)
         loop.make_fixed(screen)
         folder.same_features(saved, loop.life.once.get("features_digest"))
+        loop.restore()
         screen.begin(len(plan), saved.round + 1)
         for number in range(saved.round + 1, len(plan)):
             loop.play(number, plan[number], first, folder, screen)
@@ -125,6 +102,13 @@ def run(experiment: Experiment, folder: RunFolder, settings: Settings, screen: S
     return saved
 
 
+def _loaded(experiment: Experiment) -> Data:
+    data = experiment.dataset.load(Path(experiment.data_dir), experiment.stream("split"))
+    if reads_source(experiment.featurizer) and data.source is None:
+        raise ConfigError([NO_SOURCE])
+    return data
+
+
 class Loop:
     """Choose, ask, train, record: the state of a run between its rounds."""
 
@@ -134,19 +118,27 @@ class Loop:
         self.experiment, self.data, self.device, self.saved = experiment, data, device, saved
         self.test = Inputs(data.test_inputs, device)
         blank = np.full(len(data.labels), NOT_BOUGHT, np.int64)
-        self.pool = Pool(Inputs(data.inputs, device), blank, data.classes)
+        self.pool = data.pool(blank, device)
         self.life = Lifetime(experiment.stream, experiment.featurizer, experiment.graph, device, shelf)
         for purchase in saved.purchases:
             self._buy(np.array(purchase["rows"], np.int64), np.array(purchase["labels"], np.int64))
-        self.model = None
-        if saved.weights is not None:
-            self.model = experiment.trainer.restored(experiment.model, self.pool, saved.weights, saved.facts)
+        self.model: Model | None = None
 
     @property
     def _fixed_needs(self) -> frozenset[str]:
         """What the strategies need of features and graph that do not depend on a model."""
         needs = self.experiment.strategy.needs | self.experiment.budget.first.needs
+        needs |= {"features"} if self._on_encoder else frozenset()
         return needs & OF_FEATURES if self.life.fixed else frozenset()
+
+    @property
+    def _on_encoder(self) -> bool:
+        return isinstance(self.experiment.model, FrozenHead)
+
+    @cached_property
+    def architecture(self) -> Architecture:
+        """The networks that the trainer fits."""
+        return self.experiment.architecture(self.life, self.pool)
 
     def tell_time(self, plan: Sequence[int], screen: Screen) -> None:
         """Says how long the run may take where that is long: on a CPU."""
@@ -156,10 +148,9 @@ class Loop:
         sizes = np.cumsum(plan)[self.saved.round + 1 :].tolist()
         ahead = forecast(
             self.experiment.trainer,
-            self.experiment.model,
+            self.experiment.model if self._on_encoder and not made else self.architecture,
             None if made else self.experiment.featurizer,
-            self.pool.inputs,
-            self.data.classes,
+            self.pool.blank,
             [size for size in sizes if size],
             len(self.data.test_labels),
         )
@@ -171,14 +162,23 @@ class Loop:
         """Features and graph that do not depend on a model, if the strategy needs them; says which."""
         if not (needs := self._fixed_needs):
             return
-        tried(self.experiment.model, self.pool.inputs.shape, self.pool.inputs.moments, self.pool.classes)
+        if not self._on_encoder:
+            tried(self.architecture, self.pool.inputs.shape, self.pool.inputs.moments, self.pool.classes)
         graph = "graph" in needs and self.life.knn is not None
         for line in self.life.plan(self.pool, graph):
             screen.say(line)
+        if self._on_encoder:
+            self.life.encoder(self.pool)
         if graph:
             self.life.graph(self.pool)
         else:
             self.life.features(self.pool)
+
+    def restore(self) -> None:
+        """The last round's model, from its checkpoint, if there is one."""
+        if (weights := self.saved.weights) is not None:
+            trainer, facts = self.experiment.trainer, self.saved.facts
+            self.model = trainer.restored(self.architecture, self.pool, weights, facts)
 
     def play(self, number: int, size: int, first: ndarray, folder: RunFolder, screen: Screen) -> None:
         """One whole round, from the choice to the commit."""
@@ -240,7 +240,7 @@ class Loop:
 
     def _train(self, number: int, folder: RunFolder, screen: Screen) -> None:
         self.model = self.experiment.trainer.fit(
-            self.experiment.model,
+            self.architecture,
             self.pool,
             chance=lambda branch, *names: self.experiment.stream(branch, number, *names),
             start=self.model,

@@ -46,6 +46,10 @@ class Bars:
         """Prints a line above the bars."""
         self._bars.console.print(news, soft_wrap=True, highlight=False)
 
+    def tell(self, news: str) -> None:
+        """Shows a few words beside the bar of epochs."""
+        self._bars.update(self._epochs, news=news)
+
     def begin(self, rounds: int, done: int) -> None:
         """Shows how many rounds there are and how many are over."""
         self._bars.update(self._rounds, total=rounds, completed=done, visible=True)
@@ -56,8 +60,13 @@ class Bars:
 
     def round(self, record: Mapping[str, Any]) -> None:
         """Moves the bar of rounds and says how good the model is."""
-        news = f"{record['labeled']} labels, accuracy {100 * record['accuracy']:.1f} %"
-        self._bars.update(self._rounds, completed=record["round"] + 1, news=news)
+        self.step(
+            record["round"] + 1, f"{record['labeled']} labels, accuracy {100 * record['accuracy']:.1f} %"
+        )
+
+    def step(self, done: int, news: str) -> None:
+        """Moves the bar of rounds."""
+        self._bars.update(self._rounds, completed=done, news=news)
 
 
 def summary(records: Sequence[Mapping[str, Any]]) -> Table:

@@ -1,12 +1,11 @@
 """A run opened again, and the spaces of features in which its purchases can be looked at."""
 
-import csv
-import json
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,13 +14,17 @@ from numpy import ndarray
 
 from alrun.assembly import assemble
 from alrun.cache import Watch, scratch
-from alrun.config import closest
 from alrun.data.data import Data
 from alrun.environment import chosen_device
+from alrun.experiment import Experiment
+from alrun.features.featurizer import Featurizer
+from alrun.fixed_spaces import named_space
 from alrun.lifetime import Lifetime, Shelf
-from alrun.pool import NOT_BOUGHT, Inputs, Pool
-from alrun.report.reading import read_settings
-from alrun.run import Experiment
+from alrun.models.network import Architecture
+from alrun.pool import NOT_BOUGHT, Pool
+from alrun.report.aggregating import panels
+from alrun.report.purchases import Purchases, pool_mark, read_purchases
+from alrun.report.reading import read_run, read_settings
 from alrun.state import RunFolder
 from alrun.training.model import Model
 from alrun.training.progress import Silent
@@ -35,24 +38,36 @@ class Scene:
 
     Attributes:
         watch: told how far the work is that a space may need.
-        title: strategy, data set and seed in words.
-        rounds: for each pool row the round in which it was bought, -1 for never.
-        answers: for each pool row the answer bought, -1 for none.
+        purchases: what the run bought.
     """
 
     folder: Path
     watch: Watch
-    title: str
+    settings: Mapping[str, Any]
     experiment: Experiment
     data: Data
     device: torch.device
-    rounds: Int64[ndarray, " n"]
-    answers: Int64[ndarray, " n"]
+    purchases: Purchases
+
+    @property
+    def title(self) -> str:
+        """Strategy, data set and seed in words."""
+        choices = self.settings["choices"]
+        return f"{choices['strategy']} on {choices['dataset']}, seed {self.settings['seed']}"
+
+    @cached_property
+    def rounds(self) -> Int64[ndarray, " n"]:
+        """For each pool row the round in which it was bought, -1 for never."""
+        rounds = np.full(len(self.data.labels), NEVER, np.int64)
+        rounds[self.purchases.rows] = self.purchases.rounds
+        return rounds
 
     @cached_property
     def pool(self) -> Pool:
         """The pool with what was bought."""
-        return Pool(Inputs(self.data.inputs, self.device), self.answers, self.data.classes)
+        answers = np.full(len(self.data.labels), NOT_BOUGHT, np.int64)
+        answers[self.purchases.rows] = self.purchases.answers
+        return self.data.pool(answers, self.device)
 
     @cached_property
     def last(self) -> Model:
@@ -64,7 +79,18 @@ class Scene:
         saved = RunFolder(self.folder).load()
         if saved.weights is None:
             raise ValueError(f"{self.folder} holds no model (checkpoint/round.pt); choose --space pixels")
-        return self.experiment.trainer.restored(self.experiment.model, self.pool, saved.weights, saved.facts)
+        return self.experiment.trainer.restored(self.architecture, self.pool, saved.weights, saved.facts)
+
+    @cached_property
+    def architecture(self) -> Architecture:
+        """The networks that the run's trainer fits."""
+        return self.experiment.architecture(self.life(self.experiment.featurizer), self.pool)
+
+    def life(self, featurizer: Featurizer | None) -> Lifetime:
+        """What lives as long as a run with this featurizer, on the run's own shelf."""
+        digests = self.data.fingerprint(), self.data.source_fingerprint()
+        shelf = Shelf(self.experiment.cache, *digests, self.watch, lambda kind, folder: None)
+        return Lifetime(self.experiment.stream, featurizer, None, self.device, shelf)
 
 
 def opened(folder: Path, device: str, watch: Watch) -> Scene:
@@ -76,24 +102,55 @@ def opened(folder: Path, device: str, watch: Watch) -> Scene:
     settings = read_settings(folder / "settings.yaml")
     experiment = assemble({**settings, "device": device})
     data = experiment.dataset.load(Path(experiment.data_dir), experiment.stream("split"))
-    _same_data(folder / "environment.json", data)
-    choices = settings["choices"]
-    title = f"{choices['strategy']} on {choices['dataset']}, seed {settings['seed']}"
-    rounds, answers = _purchases(folder / "selections.csv", len(data.labels))
-    return Scene(folder, watch, title, experiment, data, chosen_device(device), rounds, answers)
+    _same_data(folder, data)
+    purchases = read_purchases(folder, len(data.labels))
+    return Scene(folder, watch, settings, experiment, data, chosen_device(device), purchases)
+
+
+def together(folders: Sequence[Path], device: str, watch: Watch) -> tuple[Scene, Mapping[str, Purchases]]:
+    """The first of these runs, opened, and what all of them bought from its pool, by strategy (and seed).
+
+    Raises:
+        ConfigError, ValueError, OSError: as of `opened`, or runs on several pools.
+    """
+    scene = opened(folders[0], device, watch)
+    runs = [read_run(folder) for folder in dict.fromkeys(folders)]
+    for run in runs[1:]:
+        if pool_mark(run.folder) != pool_mark(folders[0]):
+            raise ValueError(f"runs must share their pool, {run.folder} and {folders[0]} do not")
+    named = {
+        run.folder: method.name for panel in panels(runs) for method in panel.methods for run in method.all
+    }
+    twice = {name for name in named.values() if list(named.values()).count(name) > 1}
+    bought = {}
+    for run in runs:
+        name = named[run.folder]
+        title = f"{name}, seed {run.seed}" if name in twice else name
+        bought[title] = read_purchases(run.folder, len(scene.data.labels))
+    return scene, bought
 
 
 def points(scene: Scene, space: str, rows: Int64[ndarray, " m"]) -> Float32[ndarray, "m d"]:
-    """What these rows are in a space: one of `SPACES`, or a `.npy` file of one vector a pool row.
+    """What these rows are in a space: one of `SPACES`, or one that `named_space` knows.
 
     Raises:
-        ValueError: no such space or file, or one that does not fit the pool or the run.
+        ConfigError, ValueError: no such space, or one that does not fit the pool or the run.
     """
     if space in SPACES:
         return SPACES[space](scene, rows)
-    if not space.endswith(".npy"):
-        raise ValueError(f"--space: no space {space}; {closest(space, list(SPACES))}, or give a .npy file")
-    return _in_file(Path(space), len(scene.data.labels), rows)
+    return fixed_features(scene, named_space(space, scene.settings, list(SPACES)))[rows]
+
+
+def fixed_features(scene: Scene, featurizer: Featurizer) -> Float32[ndarray, "n d"]:
+    """What a featurizer that depends on no model makes of the pool, kept on the run's shelf; says which.
+
+    Raises:
+        ValueError, OSError: features that cannot be made of this pool.
+    """
+    life = scene.life(featurizer)
+    for line in life.plan(scene.pool, graph=False):
+        scene.watch.say(line)
+    return life.features(scene.pool)
 
 
 def _pixels(scene: Scene, rows: Int64[ndarray, " m"]) -> Float32[ndarray, "m d"]:
@@ -106,18 +163,14 @@ def _penultimate(scene: Scene, rows: Int64[ndarray, " m"]) -> Float32[ndarray, "
 
 def _features(scene: Scene, rows: Int64[ndarray, " m"]) -> Float32[ndarray, "m d"]:
     experiment = scene.experiment
-    if experiment.featurizer is None:
+    featurizer = experiment.featurizer
+    if featurizer is None:
         raise ValueError("--space: this run has no featurizer; choose --space penultimate or pixels")
-    shelf = Shelf(experiment.cache, scene.data.fingerprint(), scene.watch, lambda kind, folder: None)
-    life = Lifetime(experiment.stream, experiment.featurizer, None, scene.device, shelf)
-    if life.fixed:
-        for line in life.plan(scene.pool, graph=False):
-            scene.watch.say(line)
-        return life.features(scene.pool)[rows]
+    if not featurizer.depends_on_model:
+        return fixed_features(scene, featurizer)[rows]
     with TemporaryDirectory() as folder:
         rng = experiment.stream("select", "picture")
-        making = scratch(Path(folder))
-        return experiment.featurizer.make(scene.pool.inputs, scene.last.embed, rng, making)[rows]
+        return featurizer.make(scene.pool, scene.last.embed, rng, scratch(Path(folder)))[rows]
 
 
 @dataclass(frozen=True)
@@ -132,9 +185,9 @@ class _Told(Silent):
 
 
 def _full(scene: Scene, rows: Int64[ndarray, " m"]) -> Float32[ndarray, "m d"]:
-    whole = Pool(scene.pool.inputs, scene.data.labels, scene.data.classes)
+    whole = replace(scene.pool, labels=scene.data.labels)
     model = scene.experiment.trainer.fit(
-        scene.experiment.model,
+        scene.architecture,
         whole,
         chance=lambda branch, *names: scene.experiment.stream(branch, "picture", *names),
         start=None,
@@ -151,45 +204,19 @@ SPACES: dict[str, Callable[[Scene, ndarray], ndarray]] = {
 }
 
 
-def _in_file(file: Path, total: int, rows: Int64[ndarray, " m"]) -> Float32[ndarray, "m d"]:
-    try:
-        array = np.load(file.expanduser(), mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise ValueError(f"--space: cannot read {file} as an array ({error})") from None
-    if not isinstance(array, ndarray) or array.ndim != 2 or len(array) != total or array.dtype.kind != "f":
-        raise ValueError(
-            f"--space: {file} must hold floating numbers, one vector for each of {total} pool rows, "
-            f"got {array.dtype} of shape {array.shape}"
-        )
-    return np.asarray(array[rows], np.float32)
-
-
-def _same_data(file: Path, data: Data) -> None:
-    """Nothing, if the pool is the one of the run.
+def _same_data(folder: Path, data: Data) -> None:
+    """Nothing, if the pool and the source beside it are those of the run.
 
     Raises:
-        ValueError: it is another one.
+        ValueError: they are others.
     """
-    try:
-        before = json.loads(file.read_text(encoding="utf-8"))["data"]["inputs"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{file}: cannot be read ({type(error).__name__}); restore it") from None
-    if before != (now := data.fingerprint()):
-        raise ValueError(
-            f"{file}: the run's pool was another one ({before[:12]} then, {now[:12]} now); "
-            "go to the folder where it ran, or restore its data"
-        )
-
-
-def _purchases(file: Path, total: int) -> tuple[Int64[ndarray, " n"], Int64[ndarray, " n"]]:
-    rounds, answers = np.full(total, NEVER, np.int64), np.full(total, NOT_BOUGHT, np.int64)
-    try:
-        with file.open(encoding="utf-8", newline="") as lines:
-            for line in csv.DictReader(lines):
-                row = int(line["row"])
-                if not 0 <= row < total:
-                    raise ValueError(f"row {row} of a pool of {total}")
-                rounds[row], answers[row] = int(line["round"]), int(line["label"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{file}: cannot be read as purchases ({error})") from None
-    return rounds, answers
+    before = pool_mark(folder)
+    for what, then, now in (
+        ("pool", before.inputs, data.fingerprint()),
+        ("source", before.source, data.source_fingerprint()),
+    ):
+        if then != now:
+            raise ValueError(
+                f"{folder / 'environment.json'}: the run's {what} was another one ({str(then)[:12]} then, "
+                f"{str(now)[:12]} now); go to the folder where it ran, or restore its data"
+            )

@@ -18,6 +18,7 @@ from omegaconf import OmegaConf
 
 from alrun.assembly import assemble
 from alrun.files import save_figure
+from alrun.models.encoded import FrozenHead
 from alrun.pool import NOT_BOUGHT, Inputs, Pool
 from alrun.report.run_figures import draw_boundary, scatter
 from alrun.state import RunFolder, Saved, read_records
@@ -101,6 +102,7 @@ def draw_queries(folders: dict[str, Path], path: Path) -> None:
         settings: Any = OmegaConf.to_container(OmegaConf.load(folder / "settings.yaml"))
         experiment, saved = assemble(settings), RunFolder(folder).load()
         data = experiment.dataset.load(Path(experiment.data_dir), experiment.stream("split"))
+        assert not isinstance(experiment.model, FrozenHead)
         pool = Pool(Inputs(data.inputs), np.full(len(data.labels), NOT_BOUGHT, np.int64), data.classes)
         assert saved.weights is not None
         draw_boundary(axes, data, restored(experiment.model, pool, saved.weights, saved.facts))

@@ -1,7 +1,7 @@
 """Parts made from the project's own settings, and small rounds to try strategies in."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 # Before torch: test workers share the machine, and idle OpenMP threads that spin would take it from them.
@@ -14,12 +14,14 @@ import torch
 from hydra import compose, initialize_config_module
 from hydra.core.global_hydra import GlobalHydra
 from hydra.utils import instantiate
-from omegaconf import OmegaConf
+from nursery import Nursery
+from omegaconf import DictConfig, OmegaConf
 
 from alrun.clock import Clock
 from alrun.features.simple import Penultimate, Pixels
 from alrun.graph.knn import Knn
 from alrun.models.coder import Coding, scale_of
+from alrun.models.critic import Critic
 from alrun.models.discriminator import Discriminator, Familiarity
 from alrun.models.mlp import Mlp
 from alrun.models.vae import VaeNetwork
@@ -32,12 +34,16 @@ ROOT = Path(__file__).parent.parent
 CPU = torch.device("cpu")
 
 
-def settings(*overrides: str) -> dict:
-    """Composed and resolved settings, without Hydra's own."""
+def composed(*overrides: str) -> DictConfig:
+    """Composed settings, without Hydra's own."""
     GlobalHydra.instance().clear()
     with initialize_config_module("alrun.conf", version_base="1.3"):
-        config = compose("config", list(overrides))
-        return OmegaConf.to_container(config, resolve=True)
+        return compose("config", list(overrides))
+
+
+def settings(*overrides: str) -> dict:
+    """Composed and resolved settings, without Hydra's own."""
+    return OmegaConf.to_container(composed(*overrides), resolve=True)
 
 
 def part(group: str, *overrides: str):
@@ -48,6 +54,11 @@ def part(group: str, *overrides: str):
 def strategy(name: str, *overrides: str):
     """A strategy as its YAML makes it; overrides are relative to it."""
     return part("strategy", f"strategy={name}", *(f"strategy.{each}" for each in overrides))
+
+
+def unlabeled(points: np.ndarray, classes: int = 2) -> Pool:
+    """These items before any purchase."""
+    return Pool(Inputs(points), np.full(len(points), -1, np.int64), classes)
 
 
 class Situation:
@@ -67,7 +78,8 @@ class Situation:
             network = Mlp([8], False, 0.5).build(clean.shape, clean.moments, classes)
             torch.nn.init.normal_(network.head.weight)
             vae = VaeNetwork(Coding(2, "mlp", 2), clean.shape, scale_of(clean))
-            heads = torch.nn.ModuleDict({"discriminator": Familiarity(vae, Discriminator(2, [8]))})
+            discriminator, critic = Familiarity(vae, Discriminator(2, [8])), Critic(8, [4], 0.5)
+            heads = torch.nn.ModuleDict({"discriminator": discriminator, "critic": critic})
         self.model = Model(network, self.inputs, {}, heads)
 
     def round(
@@ -93,6 +105,14 @@ class Situation:
         work = Work(Clock(CPU), answer, size)
         rng = stream("select", 1, name_of(who))
         return Round(1, self.pool, self.pool.unlabeled, None if cold else self.model, rng, life, work)
+
+
+@pytest.fixture(scope="session")
+def nursery() -> Iterator[Nursery]:
+    """Where processes are started that need not import everything anew."""
+    made = Nursery()
+    yield made
+    made.close()
 
 
 @pytest.fixture

@@ -262,3 +262,17 @@ def test_the_radius_is_found_without_a_label_and_once_in_a_run():
     made = current.life.once[name]
     who.select(current, 5)
     assert current.life.once[name] is made
+
+
+@pytest.mark.parametrize(("words", "times"), [((), 2), (("delta=1.0",), 1)])
+def test_the_work_on_many_rows_is_said_once_before_it_begins(words, times, monkeypatch, caplog):
+    monkeypatch.setattr("alrun.strategies.probcover.MANY", 79)
+    points, who = crowd("plain", n=80), strategy("probcover", *words)
+    current, _ = chosen(who, Situation(points, {}, fixed=True), 5, cold=True)
+    who.select(current, 5)
+    (line,) = caplog.messages
+    assert f"all 80 rows with each other before it chooses, {times * 80**2 * points.shape[1]:.2g} " in line
+    assert ("strategy.delta" in line) == (times == 2)
+    monkeypatch.setattr("alrun.strategies.probcover.MANY", 80)
+    chosen(who, Situation(points, {}, fixed=True), 5, cold=True)
+    assert len(caplog.messages) == 1

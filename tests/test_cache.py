@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import textwrap
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +27,8 @@ class Told:
 
     def say(self, news):
         self.news.append(news)
+
+    def tell(self, news): ...
 
 
 def five(making):
@@ -67,6 +68,22 @@ def test_another_key_is_another_artifact(cache, other):
     assert cache.look("features", KEY | other) is None
     assert cache.look("graph", KEY) is None
     assert not cache.kept("features", KEY | other, five, value, Told()).reused
+
+
+def test_settings_that_print_alike_are_told_apart(cache):
+    long = np.zeros(5000)
+    keys = [{"x": long}, {"x": np.where(np.arange(5000) == 2500, 1, long)}, {"x": long.astype(np.float32)}]
+    keys += [{"x": long[:, None]}, {"x": np.float64(0.5)}, {"x": Path("a")}]
+    for key in keys:
+        assert not cache.kept("features", key, five, value, Told()).reused
+    for key in ({"x": long.copy()}, {"x": 0.5}, {"x": "a"}):
+        assert cache.kept("features", key, never, value, Told()).reused
+
+
+@pytest.mark.parametrize("what", [object(), {1}, np.array([object()]), torch.zeros(2)], ids=lambda x: type(x))
+def test_a_setting_that_cannot_be_written_down_is_refused(cache, what):
+    with pytest.raises(ValueError, match="numbers, text, lists or arrays, got a .*property `identity`"):
+        cache.kept("features", {"x": what}, five, value, Told())
 
 
 def test_without_a_folder_nothing_is_kept(tmp_path, monkeypatch):
@@ -122,66 +139,70 @@ def test_a_maker_that_fails_leaves_nothing_to_read(cache, tmp_path):
 
 
 WORKER = """
-import os, sys, time
-from pathlib import Path
+import os, time
 import numpy as np
+import torch
+import alrun.cache
 from alrun.cache import Cache
+
+alrun.cache.STATE_SECONDS, alrun.cache.PATIENCE = 0.0, 0.1
+KILL = {kill!r}
 
 class Told:
     def epoch(self, done, total): pass
     def say(self, news): print(news, flush=True)
+    def tell(self, news): ...
+
+def kill():
+    os.kill(os.getpid(), 9)
+
+def half_saved(state, part):
+    part.write_bytes(b"half")
+    kill()
 
 def make(making):
     with open("made", "a") as file:
-        file.write(f"{os.getpid()}\\n")
+        file.write(f"{{os.getpid()}}\\n")
     saved = making.load()
     first = saved["step"] if saved else 0
     with open("steps", "a") as file:
         for step in range(first, 6):
-            file.write(f"{step}\\n"); file.flush()
+            file.write(f"{{step}}\\n"); file.flush()
             time.sleep(0.1)
-            making.keep(step, lambda: {"step": step + 1})
-            if os.environ.get("KILL") == str(step):
-                os.kill(os.getpid(), 9)
+            if KILL == f"state {{step}}":
+                torch.save = half_saved
+            making.keep(step, lambda: {{"step": step + 1}})
+            if KILL == f"step {{step}}":
+                kill()
     np.save(making.folder / "x.npy", np.arange(3.0))
-    if os.environ.get("KILL") == "write":
-        os.kill(os.getpid(), 9)
+    if KILL == "write":
+        kill()
 
-kept = Cache("cache").kept("features", {"a": 1}, make, lambda folder: np.load(folder / "x.npy"), Told())
+kept = Cache("cache").kept("features", {{"a": 1}}, make, lambda folder: np.load(folder / "x.npy"), Told())
 print(kept.value.tolist(), kept.reused)
 """
 
 
-def start(folder, **environment):
-    code = "import alrun.cache; alrun.cache.STATE_SECONDS = 0.0; alrun.cache.PATIENCE = 0.1\n" + WORKER
-    return subprocess.Popen(
-        [sys.executable, "-c", textwrap.dedent(code)],
-        cwd=folder,
-        env={**os.environ, **environment},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-
-
-def test_eight_processes_make_it_once(tmp_path):
-    workers = [start(tmp_path) for _ in range(8)]
-    outputs = [worker.communicate()[0] for worker in workers]
-    assert all(worker.returncode == 0 for worker in workers), outputs
+def test_eight_processes_make_it_once(nursery, tmp_path):
+    code = WORKER.format(kill=None)
+    workers = [nursery.start(tmp_path, code=code, verb=False) for _ in range(8)]
+    ends = [nursery.wait(worker) for worker in workers]
+    assert all(end.returncode == 0 for end in ends), ends
     assert len((tmp_path / "made").read_text().split()) == 1
-    assert sum("False" in output for output in outputs) == 1
-    assert all("[0.0, 1.0, 2.0]" in output for output in outputs)
+    assert sum("False" in end.stdout for end in ends) == 1
+    assert all("[0.0, 1.0, 2.0]" in end.stdout for end in ends)
 
 
-@pytest.mark.parametrize(("kill", "again"), [("3", ["4", "5"]), ("write", [])])
-def test_a_killed_making_goes_on_and_leaves_no_half_artifact(tmp_path, kill, again):
-    killed = start(tmp_path, KILL=kill)
-    killed.communicate()
+@pytest.mark.parametrize(
+    ("kill", "again"), [("step 3", ["4", "5"]), ("state 3", ["3", "4", "5"]), ("write", [])]
+)
+def test_a_killed_making_goes_on_and_leaves_no_half_artifact(nursery, tmp_path, kill, again):
+    killed = nursery.run(tmp_path, code=WORKER.format(kill=kill), verb=False)
     assert killed.returncode == -signal.SIGKILL
     assert list(Cache(str(tmp_path / "cache")).artifacts()) == []
     before = len((tmp_path / "steps").read_text().split())
-    output = start(tmp_path).communicate()[0]
-    assert "[0.0, 1.0, 2.0] False" in output
+    ended = nursery.run(tmp_path, code=WORKER.format(kill=None), verb=False)
+    assert "[0.0, 1.0, 2.0] False" in ended.stdout
     assert (tmp_path / "steps").read_text().split()[before:] == again
     assert {
         path.name.split(".")[-1] for path in (tmp_path / "cache" / "features").iterdir() if path.is_file()
@@ -235,8 +256,8 @@ def version_of(folder: Path, **files: str) -> str:
     return asked_version(folder)
 
 
-def asked_version(folder: Path) -> str:
-    code = "import mine.maker; from alrun.code import code_version; print(code_version('mine.maker'))"
+def asked_version(folder: Path, module: str = "mine.maker") -> str:
+    code = f"import {module}; from alrun.code import code_version; print(code_version('{module}'))"
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, check=True,
         env={**os.environ, "PYTHONPATH": str(folder)},
@@ -261,6 +282,23 @@ def test_the_code_version_follows_relative_imports_of_a_package(tmp_path):
         return asked_version(tmp_path)
 
     assert version(1) != version(2)
+
+
+def test_the_code_version_of_a_lone_module_follows_those_beside_it(tmp_path):
+    def version(**texts: str) -> str:
+        for name, text in texts.items():
+            (tmp_path / f"{name}.py").write_text(text)
+        return asked_version(tmp_path, "lone")
+
+    lone = "import early\n\ndef make():\n    from late import f\n    return f()\n"
+    first = version(lone=lone, early="x = 1\n", late="def f():\n    return 1\n", other="")
+    assert version(other="x = 2\n") == first
+    assert version(early="x = 2\n") != first
+    assert version(early="x = 1\n", late="def f():\n    return 2\n") != first
+
+
+def test_the_code_version_of_an_installed_module_is_its_own():
+    assert _closure("pylab") == {"pylab"}  # imports matplotlib, which lies beside it
 
 
 def test_a_graphs_code_version_follows_its_search():

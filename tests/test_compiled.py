@@ -12,20 +12,25 @@ from alrun.compiled import COMPILED, kernel, threads
 
 
 @pytest.mark.skipif(not COMPILED, reason="nothing is compiled here")
-@pytest.mark.parametrize("strategy", ["diffusion", "coreset"])
-def test_without_compiled_kernels_a_run_buys_the_same_rows(tmp_path, strategy):
-    words = ["tracker=none", "budget.rounds=2", "trainer.epochs=2", f"strategy={strategy}"]
-    bought, told = {}, {}
-    for name, switch in {"compiled": "0", "plain": "1"}.items():
+def test_without_compiled_kernels_runs_buy_the_same_rows(nursery, tmp_path):
+    words = ["-m", "tracker=none", "budget.rounds=2", "trainer.epochs=2", "strategy=diffusion,coreset"]
+    for name in ("compiled", "plain"):
         (tmp_path / name).mkdir()
-        done = alrun(tmp_path / name, *words, NUMBA_DISABLE_JIT=switch)
+    for done in (
+        nursery.run(tmp_path / "compiled", *words),
+        alrun(tmp_path / "plain", *words, NUMBA_DISABLE_JIT="1"),
+    ):
         assert done.returncode == 0, done.stderr
-        (folder,) = (tmp_path / name).glob("outputs/*/*/*")
-        bought[name] = (folder / "selections.csv").read_bytes()
-        told[name] = json.loads((folder / "environment.json").read_text())["kernels"]
-    assert bought["plain"] == bought["compiled"]
-    assert told["compiled"].startswith("numba ")
-    assert told["plain"] == "plain (NUMBA_DISABLE_JIT is set)"
+    for strategy in ("diffusion", "coreset"):
+        folders = {path.parts[-5]: path for path in tmp_path.glob(f"*/outputs/*/{strategy}/*")}
+        bought = {name: (folder / "selections.csv").read_bytes() for name, folder in folders.items()}
+        told = {
+            name: json.loads((folder / "environment.json").read_text())["kernels"]
+            for name, folder in folders.items()
+        }
+        assert bought["plain"] == bought["compiled"]
+        assert told["compiled"].startswith("numba ")
+        assert told["plain"] == "plain (NUMBA_DISABLE_JIT is set)"
 
 
 @pytest.mark.parametrize("count", [1, 2, 5])

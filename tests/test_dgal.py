@@ -294,8 +294,9 @@ def test_diffusion_as_second_stage_is_the_algorithm_on_the_embeddings_of_these_r
 def test_a_graph_of_its_own_is_timed_as_graph_and_holds_no_more_neighbors_than_rows(situation):
     who, at = strategy("dgal_diffusion", "first_size=3", "second.own_graph.k=500"), situation(fixed=True)
     current = at.round(who, 2)
-    who.select(current, 2)
+    batch = who.select(current, 2)
     assert current.work.clock.seconds["graph"] > 0
+    assert batch.notes["own_graph_recall"] == 1
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -2,13 +2,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import unlabeled
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
 from alrun.cache import scratch
 from alrun.features.featurizer import Featurizer
 from alrun.features.simple import Pca, Penultimate, Pixels
-from alrun.pool import Inputs
 
 CONF = Path(__file__).parent.parent / "conf" / "featurizer"
 
@@ -56,60 +56,60 @@ def test_penultimate_features_are_the_embeddings_of_all_rows_in_order(making):
         asked.append(rows)
         return np.stack([rows, -rows], axis=1).astype(np.float32)
 
-    features = Penultimate().make(Inputs(spread(7)), embed, rng(), making())
+    features = Penultimate().make(unlabeled(spread(7)), embed, rng(), making())
     assert features.tolist() == [[row, -row] for row in range(7)]
     assert len(asked) == 1
 
 
 def test_pixels_are_flat_and_on_the_unit_scale_whatever_the_blocks(monkeypatch, making):
     stored = np.random.default_rng(0).integers(0, 256, (9, 3, 4, 5), dtype=np.uint8)
-    whole = Pixels().make(Inputs(stored), refuse, rng(), making())
+    whole = Pixels().make(unlabeled(stored), refuse, rng(), making())
     assert whole.dtype == np.float32
     assert np.allclose(whole, stored.reshape(9, 60) / 255)
     monkeypatch.setattr("alrun.pool.BLOCK_BYTES", 100)
-    assert np.array_equal(whole, Pixels().make(Inputs(stored), refuse, rng(), making()))
+    assert np.array_equal(whole, Pixels().make(unlabeled(stored), refuse, rng(), making()))
 
 
 @pytest.mark.parametrize("shape", [(60, 8), (600, 8), (12, 40)], ids=str)
 def test_components_match_an_exact_decomposition(shape, making):
     points = spread(*shape)
-    features = Pca(4).make(Inputs(points), refuse, rng(), making())
+    features = Pca(4).make(unlabeled(points), refuse, rng(), making())
     assert features.dtype == np.float32
     assert np.allclose(features, exact(points, 4), atol=1e-3)
 
 
 def test_the_randomized_solver_finds_the_wide_components_and_repeats_itself(making):
     points = spread(900, 600)
-    features = Pca(3).make(Inputs(points), refuse, rng(), making())
+    features = Pca(3).make(unlabeled(points), refuse, rng(), making())
     assert np.allclose(features, exact(points, 3), atol=1e-3)
-    assert np.array_equal(features, Pca(3).make(Inputs(points), refuse, rng(), making()))
+    assert np.array_equal(features, Pca(3).make(unlabeled(points), refuse, rng(), making()))
 
 
 def test_pools_that_do_not_fit_are_decomposed_block_by_block(monkeypatch, making):
     points = spread(500)
     monkeypatch.setattr("alrun.features.simple.WHOLE_BYTES", 0)
     monkeypatch.setattr("alrun.features.simple.BLOCK_ROWS", 64)
-    features = Pca(3).make(Inputs(points), refuse, rng(), making())
+    features = Pca(3).make(unlabeled(points), refuse, rng(), making())
     assert features.dtype == np.float32
     assert np.allclose(features, exact(points, 3), atol=0.02)
 
 
 def test_permuted_items_give_permuted_components(making):
     points, order = spread(), np.random.default_rng(1).permutation(60)
-    whole, moved = (Pca(3).make(Inputs(each), refuse, rng(), making()) for each in (points, points[order]))
+    whole, moved = (Pca(3).make(unlabeled(each), refuse, rng(), making()) for each in (points, points[order]))
     assert np.allclose(whole[order], moved, atol=1e-4)
 
 
 @pytest.mark.parametrize("whole", [True, False])
 def test_there_are_never_more_components_than_items_or_pixels(monkeypatch, whole, making):
     monkeypatch.setattr("alrun.features.simple.WHOLE_BYTES", 2**30 if whole else 0)
-    assert Pca(50).make(Inputs(spread(60, 8)), refuse, rng(), making()).shape == (60, 8)
-    assert Pca(50).make(Inputs(spread(5, 8)), refuse, rng(), making()).shape == (5, 5)
+    assert Pca(50).make(unlabeled(spread(60, 8)), refuse, rng(), making()).shape == (60, 8)
+    assert Pca(50).make(unlabeled(spread(5, 8)), refuse, rng(), making()).shape == (5, 5)
 
 
 @pytest.mark.parametrize("n", [1, 2, 30])
 def test_constant_items_have_features_of_zero(n, making):
-    features = Pca(3).make(Inputs(np.full((n, 4), 7, np.uint8)), refuse, rng(), making())
+    features = Pca(3).make(unlabeled(np.full((n, 4), 7, np.uint8)), refuse, rng(), making())
     assert np.allclose(features, 0, atol=1e-6)
 
 
@@ -119,11 +119,11 @@ def test_inputs_that_are_no_numbers_are_refused_by_row(featurizer, bad, making):
     points = spread()
     points[17, 3] = bad
     with pytest.raises(ValueError, match="row 17"):
-        featurizer.make(Inputs(points), refuse, rng(), making())
+        featurizer.make(unlabeled(points), refuse, rng(), making())
 
 
 def test_components_leave_the_inputs_as_they_were(making):
     points = spread()
     before = points.copy()
-    Pca(2).make(Inputs(points), refuse, rng(), making())
+    Pca(2).make(unlabeled(points), refuse, rng(), making())
     assert np.array_equal(points, before)

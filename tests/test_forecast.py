@@ -1,29 +1,123 @@
+from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
-from conftest import part, settings
+from conftest import part, settings, unlabeled
+from torch import nn
 
 from alrun.assembly import assemble
 from alrun.data.bundled import Digits
 from alrun.forecast import Forecast, forecast, spoken
-from alrun.pool import Inputs, stream
+from alrun.models.network import Adapt, Network
+from alrun.pool import Pool, stream
+from alrun.training.model import Model
 
 
-def digits() -> Inputs:
-    return Inputs(Digits(None, None, False).load(Path(), stream(0, "split")).inputs)
+def digits() -> Pool:
+    return unlabeled(Digits(None, None, False).load(Path(), stream(0, "split")).inputs, classes=10)
 
 
 def ahead(sizes, *words, featurizer=None) -> Forecast:
     experiment = assemble(settings("tracker=none", *words))
-    return forecast(experiment.trainer, experiment.model, featurizer, digits(), 10, sizes, 397)
+    return forecast(experiment.trainer, experiment.model, featurizer, digits(), sizes, 397)
 
 
-def test_twice_the_epochs_or_labels_take_about_twice_as_long():
-    # a fit's fixed costs are part of the probe, and the machine is shared: only the order is held
-    assert ahead([100], "trainer.epochs=1000").training == pytest.approx(
-        10 * ahead([100], "trainer.epochs=100").training, rel=0.9
-    )
-    assert ahead([100] * 50).evaluation > 5 * ahead([100]).evaluation
+@dataclass(frozen=True)
+class Slow:
+    """Trainer, network's family and featurizer of a world in which only trials take time: made-up seconds."""
+
+    epochs: int = 1
+    batch_size: int = 50
+    each: float = 0.0
+    start: float = 0.0
+    frozen: float = 0.0
+    answer: float = 0.0
+    heads = frozenset()
+    depends_on_model = False
+    has_dropout = False
+    now: list[float] = field(default_factory=lambda: [0.0])
+    trials: list[int] = field(default_factory=list)
+    passed: list[Pool] = field(default_factory=list)
+
+    def build(self, shape, moments, classes):
+        first = nn.Linear(64, 64) if self.frozen else nn.Identity()
+        return Network(Adapt(shape, moments, (64,)), first, nn.Identity(), nn.Linear(64, classes))
+
+    def fit(self, architecture, pool, **_):
+        self._pass(len(pool), self.start + self.each * len(pool))
+        if self.frozen and not any(each is pool for each in self.passed):
+            self.now[0] += self.frozen * len(pool)
+            self.passed.append(pool)
+        network = self.build(pool.inputs.shape, pool.inputs.moments, pool.classes)
+        return Answering(network, pool.inputs, {}, slow=self)
+
+    def restored(self, *_):
+        raise NotImplementedError
+
+    def make(self, pool, embed, rng, making):
+        self._pass(len(pool), self.start + self.each * len(pool))
+        return np.zeros((len(pool), 1), np.float32)
+
+    def _pass(self, rows: int, seconds: float) -> None:
+        self.trials.append(rows)
+        self.now[0] += seconds
+
+
+@dataclass(frozen=True, eq=False)
+class Answering(Model):
+    slow: Slow = field(default_factory=Slow)
+
+    def predict(self, rows):
+        self.slow.now[0] += self.slow.answer * len(rows)
+        return np.zeros((len(rows), 10), np.float32)
+
+
+@pytest.fixture
+def told(monkeypatch):
+    """The forecast of a slow trainer, or a slow featurizer, by its own clock."""
+
+    def told(slow, sizes=(), test_items=0, featurizer=False):
+        monkeypatch.setattr("alrun.forecast.time", SimpleNamespace(perf_counter=lambda: slow.now[0]))
+        return forecast(slow, slow, slow if featurizer else None, digits(), list(sizes), test_items)
+
+    return told
+
+
+def test_seconds_grow_with_epochs_labels_and_test_items(told):
+    slow = Slow(epochs=30, each=0.001, answer=0.002)
+    assert told(slow, [100, 150], 397) == pytest.approx((0, 0.001 * 250 * 30, 0.002 * 397 * 2))
+    assert slow.trials == [8, 8, 100, 100]
+
+
+def test_frozen_layers_are_passed_once_by_the_whole_pool(told):
+    slow = Slow(epochs=30, each=0.001, frozen=0.02)
+    assert told(slow, [100]).training == pytest.approx(0.001 * 100 * 30 + 0.02 * 1400)
+
+
+@pytest.mark.parametrize(
+    ("slow", "rows"),
+    [(Slow(each=0.1), 30), (Slow(each=0.001, frozen=0.099), 30), (Slow(each=2.0), 8), (Slow(start=0.1), 100)],
+)
+def test_a_slow_network_is_tried_on_no_more_than_seconds_allow(told, slow, rows):
+    told(slow, [100])
+    assert slow.trials == [8, 8, rows, rows]
+
+
+def test_making_features_is_forecast_from_what_grows_with_the_rows(told):
+    slow = Slow(epochs=20, each=0.001, start=1.0)
+    assert told(slow, featurizer=True).features == pytest.approx(0.001 * 1400 * 20)
+    assert slow.trials == [16, 64, 256]
+
+
+def test_a_slow_encoder_is_tried_on_no_more_than_seconds_allow(told):
+    slow = Slow(epochs=20, each=0.04, start=1.0)
+    assert told(slow, featurizer=True).features == pytest.approx(0.04 * 1400 * 20)
+    assert slow.trials == [16, 64]
+    slower = Slow(epochs=20, each=1.0)
+    assert told(slower, featurizer=True).features == pytest.approx(1.0 * 1400 * 20)
+    assert slower.trials == [16]
 
 
 def test_nothing_ahead_takes_no_time():

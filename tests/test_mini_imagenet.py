@@ -144,6 +144,24 @@ def test_changed_files_and_damaged_arrays_are_decoded_anew(tmp_path, caplog):
     assert not np.array_equal(loaded(root, tmp_path).inputs[0], data.inputs[0])
 
 
+def test_an_array_of_changed_files_takes_the_place_of_the_one_before(tmp_path):
+    root, kept = folders(tmp_path / "mini"), tmp_path / "mini-imagenet" / ".alrun"
+    data = loaded(root, tmp_path)
+    (first,) = kept.glob("*.npy")
+    loaded(root, tmp_path, image_size=SIDE + 1)
+    loaded(folders(tmp_path / "other"), tmp_path)
+    image_files.decoded(root, ["val/n02/n02_0.jpg"], SIDE, kept)
+    (kept / "mine.npy").write_bytes(b"")
+    others = {*kept.glob("*.npy")} - {first}
+    assert len(others) == 4
+    os.utime(root / str(data.files[0]), ns=(1, 1))
+    assert np.array_equal(loaded(root, tmp_path).inputs, data.inputs)
+    found = {*kept.glob("*.npy")}
+    assert others < found
+    assert first not in found
+    assert len(found) == 5
+
+
 def test_another_folder_of_images_is_another_run(tmp_path):
     folders(tmp_path / "one")
     folders(tmp_path / "copy")
@@ -259,3 +277,12 @@ def test_a_data_folder_that_cannot_be_written_is_told(tmp_path):
     (tmp_path / "data").write_text("a file in the place of a folder")
     with pytest.raises(OSError, match=r"cannot keep 18 decoded images .* choose another data_dir"):
         loaded(folders(tmp_path / "mini"), tmp_path / "data")
+
+
+def test_a_write_that_fails_is_told_with_its_reason(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError("9216 requested and 0 written")
+
+    monkeypatch.setattr(image_files, "_write", full)
+    with pytest.raises(OSError, match=r"cannot keep .* \(9216 requested and 0 written\); make room"):
+        loaded(folders(tmp_path / "mini"), tmp_path)

@@ -151,6 +151,8 @@ class Ears:
     def say(self, news: str) -> None:
         self.news.append(news)
 
+    def tell(self, news: str) -> None: ...
+
     def epoch(self, done: int, total: int) -> None:
         self.epochs.append((done, total))
 

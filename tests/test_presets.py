@@ -1,14 +1,17 @@
 """Every preset and every pair of strategy and data set composes and fits together."""
 
+import json
 import re
 from dataclasses import fields
+from functools import cache
+from typing import Any
 
 import pytest
-from conftest import ROOT, settings
+from conftest import ROOT, composed, settings
 from omegaconf import OmegaConf
 
 from alrun.assembly import assemble
-from alrun.run import Experiment
+from alrun.experiment import Experiment
 
 CONF = ROOT / "conf"
 
@@ -17,13 +20,39 @@ def names(group: str) -> list[str]:
     return sorted(file.stem for file in (CONF / group).glob("*.yaml"))
 
 
+@cache
+def alike() -> list[dict[str, Any]]:
+    """Strategies by name, unresolved, in groups that bring the same with them: all else agrees."""
+    groups: dict[str, dict[str, Any]] = {}
+    for name in names("strategy"):
+        rest = OmegaConf.to_container(composed(f"strategy={name}"))
+        node = rest.pop("strategy")
+        groups.setdefault(json.dumps(rest, sort_keys=True), {})[name] = node
+    return list(groups.values())
+
+
+def with_every_strategy(*words: str) -> dict[str, dict[str, Any]]:
+    """Settings by strategy. Composing is slow: it is done once for strategies that are alike."""
+    found = {}
+    for group in alike():
+        config = composed(f"strategy={next(iter(group))}", *words)
+        for name, node in group.items():
+            config.strategy = node
+            found[name] = OmegaConf.to_container(config, resolve=True)
+    return found
+
+
+def test_composing_for_strategies_that_are_alike_is_composing_for_each():
+    found = with_every_strategy("dataset=cifar10")
+    assert found == {name: settings(f"strategy={name}", "dataset=cifar10") for name in names("strategy")}
+
+
 @pytest.mark.parametrize("dataset", names("dataset"))
 def test_every_strategy_runs_on_the_data_set_with_what_both_bring(dataset, tmp_path):
     (tmp_path / "x.npz").write_bytes(b"")
-    for strategy in names("strategy"):
-        path = [f"dataset.path={tmp_path / 'x.npz'}"] if dataset == "arrays" else []
-        experiment = assemble(settings(f"strategy={strategy}", f"dataset={dataset}", *path))
-        assert isinstance(experiment, Experiment)
+    path = [f"dataset.path={tmp_path / 'x.npz'}"] if dataset == "arrays" else []
+    for found in with_every_strategy(f"dataset={dataset}", *path).values():
+        assert isinstance(assemble(found), Experiment)
 
 
 # Their data sets bring S1's settings by themselves.
@@ -41,8 +70,8 @@ def test_the_presets_of_s1_are_what_their_data_sets_bring(dataset):
     "preset", sorted({*names("experiment")} - {f"s1_{each}" for each in DATA_SETS_OF_S1})
 )
 def test_a_preset_composes_with_every_strategy(preset):
-    for strategy in names("strategy"):
-        experiment = assemble(settings(f"+experiment={preset}", f"strategy={strategy}"))
+    for found in with_every_strategy(f"+experiment={preset}").values():
+        experiment = assemble(found)
         assert experiment.budget.plan(50000 if "cifar" in preset else 20000 if "svhn" in preset else 2000)
 
 
@@ -118,6 +147,43 @@ def test_the_presets_of_s1_hold_the_values_of_its_table_and_appendix(
     assert tuple(trainer[key] for key in keys) == optimizer
     assert (trainer["patience"], trainer["validation"], trainer["loss"]) == (10, 0.0, "cross_entropy")
     assert (trainer["crop"], trainer["flip"], trainer["start"]) == (0, False, "fresh")
+
+
+@pytest.mark.parametrize(
+    ("preset", "encoder", "batch", "smallest_crop", "flip", "hours"),
+    [
+        ("s2_stl10", "resnet18", 128, 0.08, True, 3),
+        ("s2_cifar10", "resnet34", 512, 0.08, True, 3),
+        ("s2_svhn", "resnet34", 512, 0.5, False, 6),
+    ],
+)
+def test_the_presets_of_s2_hold_the_values_of_its_table_6(preset, encoder, batch, smallest_crop, flip, hours):
+    found = settings(f"+experiment={preset}", "strategy=kmedoids")
+    features = found["featurizer"]
+    assert (features["architecture"], features["batch_size"]) == (encoder, batch)
+    assert (features["views"]["smallest_crop"], features["views"]["flip"]) == (smallest_crop, flip)
+    assert found["preset"]["seconds"] == 3600 * hours
+    assert (found["strategy"]["metric"], found["preset"]["start"]) == ("cosine", "k_centers")
+    assert (found["budget"]["initial"], sum(found["budget"]["sizes"])) == (0, 180)
+    bought = assemble(found).budget.plan(5000)
+    assert [sum(bought[: place + 1]) for place in range(11)] == [0, 10, *range(20, 181, 20)]
+
+
+@pytest.mark.parametrize(
+    ("dataset", "labels", "momentum", "penalty"),
+    [("cifar10", 1000, 0.3, 5.0), ("svhn", 500, 0.5, 2.0)],
+)
+def test_the_classical_presets_of_s2_are_the_setting_of_waal(dataset, labels, momentum, penalty):
+    found = settings(f"+experiment=s2_classical_{dataset}", "strategy=waal")
+    network, trainer = found["model"], found["trainer"]
+    assert (network["hidden"], network["dropout"], network["batch_norm"]) == ([50], 0.5, True)
+    assert (network["pretrained"], network["freeze"]) == (False, False)
+    keys = ("optimizer", "learning_rate", "momentum", "weight_decay", "batch_size", "epochs", "steps")
+    assert [trainer[key] for key in keys] == ["sgd", 1e-2, momentum, 0.0, 64, 80, None]
+    assert (trainer["crop"], trainer["flip"], trainer["schedule"]) == (4, True, "constant")
+    assert (trainer["alpha"], trainer["penalty"], trainer["critic_hidden"]) == (2e-3, penalty, [50])
+    assert (trainer["critic_dropout"], trainer["repo_sign"], found["strategy"]["weight"]) == (0.5, False, 10)
+    assert assemble(found).budget.plan(50_000) == [labels] * 6
 
 
 def test_mini_imagenet_has_the_pool_and_test_set_of_s1():

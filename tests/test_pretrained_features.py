@@ -5,11 +5,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from conftest import unlabeled
 from torchvision import models
 
 from alrun.cache import scratch
 from alrun.features.pretrained import Pretrained, without_end
-from alrun.pool import Inputs
 
 NAME = "squeezenet1_1"
 
@@ -31,7 +31,7 @@ def weights(network, tmp_path_factory):
 def make(tmp_path):
     def make(featurizer, points):
         rng = np.random.default_rng(0)
-        return featurizer.make(Inputs(points), lambda rows: 1 / 0, rng, scratch(tmp_path / "folder"))
+        return featurizer.make(unlabeled(points), lambda rows: 1 / 0, rng, scratch(tmp_path / "folder"))
 
     return make
 
@@ -133,7 +133,7 @@ def test_weights_that_cannot_be_had_are_said_to_be_missing(make, tmp_path, monke
         raise OSError("no network")
 
     monkeypatch.setattr("torch.hub.download_url_to_file", offline)
-    with pytest.raises(FileNotFoundError, match="give featurizer.weights=<file>"):
+    with pytest.raises(FileNotFoundError, match=r"downloaded \(no network\); give featurizer.weights=<file>"):
         make(Pretrained(NAME, True, 64), photos(2, 3, 32, 32))
 
 

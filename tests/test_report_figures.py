@@ -184,12 +184,12 @@ def test_seconds_are_said_in_the_unit_that_suits():
     assert {value: seconds(value) for value in told} == told
 
 
-def test_the_verb_writes_figures_and_tables_and_lists_what_is_missing(two_methods):
+def test_the_verb_writes_figures_and_tables_and_lists_what_is_missing(nursery, two_methods):
     made(two_methods / "d", [0.9, 0.9], settings=run_settings("margin", seed=2))
     (two_methods / "foreign").mkdir()
     (two_methods / "foreign" / "settings.yaml").write_text("x: 1\n")
     (two_methods / "foreign" / "rounds.csv").write_text("a,b\n1,2\n")
-    done = alrun(two_methods, "report", ".", "--output", "out")
+    done = nursery.run(two_methods, "report", ".", "--output", "out")
     assert done.returncode == 0, done.stderr
     names = ["accuracy_by_query_time", "accuracy_by_labels", "candidates", "train_seconds", "query_seconds"]
     files = {path.name for path in (two_methods / "out").iterdir()}
@@ -233,7 +233,7 @@ def test_an_output_that_is_no_folder_is_refused(two_methods, capsys):
 
 
 def test_help_of_the_verbs_needs_nothing_heavy(tmp_path):
-    for verb in ("report", "picture"):
+    for verb in ("report", "objective", "bounds", "picture"):
         done = alrun(tmp_path, verb, "--help", PYTHONPROFILEIMPORTTIME="1")
         assert done.returncode == 0
         assert "usage: alrun" in done.stdout

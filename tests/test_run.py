@@ -29,6 +29,8 @@ class Unwatched:
     def say(self, news):
         self.news = news
 
+    def tell(self, news): ...
+
     def begin(self, rounds, done):
         self.done = done
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from alrun.config import ConfigError
-from alrun.files import atomic
+from alrun.files import atomic, write_text
 from alrun.state import BusyError, RunFolder, Saved, read_records
 
 SETTINGS = {"seed": 0, "budget": {"rounds": 3}, "device": "cpu", "choices": {"strategy": "margin"}}
@@ -132,7 +132,11 @@ def test_a_write_that_fails_leaves_the_old_file(tmp_path):
     target.write_text(json.dumps(1))
     with pytest.raises(TypeError), atomic(target) as part:
         part.write_text(3)
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(IsADirectoryError):
+        write_text(tmp_path / "folder", "in the place of a folder")
     assert json.loads(target.read_text()) == 1
+    assert {path.name for path in tmp_path.iterdir()} == {"a.json", "folder"}
 
 
 def test_leftovers_of_a_killed_write_are_cleared(tmp_path):

@@ -21,14 +21,19 @@ VARIANTS = [
     ("dgal", "first_size=20"),
     ("dgal_diffusion", "first_size=20", "second.own_graph.k=3", "second.mini_batch=2"),
     ("seals", "first.k=2"),
+    ("kmedoids", "metric=cosine", "sample=30", "sweeps=1"),
+    ("wasserstein_eoc_p", "metric=cosine", "parts=2"),
 ]
+FEW = {
+    **dict.fromkeys(("bald", "dropout_confidence", "dropout_entropy"), ("passes=5",)),
+    **{name: ("iterations=1",) for name in NAMES if name.startswith("wasserstein")},
+}
 ALL = [(name,) for name in NAMES] + VARIANTS
 each_strategy = pytest.mark.parametrize("words", ALL, ids=" ".join)
 
 
 def made(words):
-    few = ["passes=5"] if words[0] in ("bald", "dropout_confidence", "dropout_entropy") else []
-    return strategy(words[0], *words[1:], *few)
+    return strategy(words[0], *words[1:], *FEW.get(words[0], ()))
 
 
 def chosen(who, current, size):
@@ -84,9 +89,12 @@ def test_a_permuted_pool_gives_the_permuted_choice_where_nothing_is_drawn(words,
         return rng
 
     current.life.stream = stream  # a stage draws from a stream of its own
-    rows = chosen(who, current, 6).rows
+    batch = chosen(who, current, 6)
+    rows = batch.rows
     if any(rng.bit_generator.state != before for rng, before in streams):
         pytest.skip("draws")
+    if not batch.notes.get("proven", True):
+        pytest.skip("searches on from where a solver happens to end")
     order = np.random.default_rng(1).permutation(60)
     labeled = {int(np.flatnonzero(order == row)[0]): int(at.pool.labels[row]) for row in at.pool.labeled}
     moved = Situation(at.inputs.array[order], labeled)
@@ -147,9 +155,9 @@ def test_features_that_are_no_numbers_are_a_clear_error(words):
             chosen(who, at.round(who, 5), 5)
 
 
-@pytest.mark.parametrize("name", ["random", "coreset", "diffusion"])
+@pytest.mark.parametrize("name", ["random", "coreset", "kmedoids", "diffusion", "wasserstein"])
 def test_from_fixed_features_it_chooses_before_the_first_label(name):
-    who = strategy(name, *(["mini_batch=2"] if name == "diffusion" else []))
+    who = made((name, "mini_batch=2") if name == "diffusion" else (name,))
     points = np.random.default_rng(0).normal(size=(40, 2)).astype(np.float32)
     at = Situation(points, {}, fixed=True)
     batch = chosen(who, at.round(who, 10, cold=True), 10)

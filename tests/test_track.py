@@ -7,9 +7,11 @@ import subprocess
 import sys
 import time
 import urllib.request
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from nursery import Nursery
 
 WORDS = [
     *("strategy=random", "budget.rounds=1", "budget.initial=5", "budget.per_round=5", "trainer.epochs=1"),
@@ -17,16 +19,23 @@ WORDS = [
 ]
 
 
-def started(folder: Path, *words: str) -> subprocess.Popen:
-    command = [sys.executable, "-m", "alrun.cli", *WORDS, *words]
-    return subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+@pytest.fixture(scope="module")
+def tracking(nursery) -> Nursery:
+    """Where processes are started that need not import MLflow anew."""
+    nursery.prepare("mlflow", "mlflow.store.tracking.sqlalchemy_store")
+    return nursery
 
 
-def ran(folder: Path, *words: str) -> str:
-    process = started(folder, *words)
-    output, errors = process.communicate(timeout=300)
-    assert process.returncode == 0, errors
-    return output + errors
+@pytest.fixture
+def ran(tracking, tmp_path) -> Callable[[], str]:
+    """What a run writes that ends well."""
+
+    def ran() -> str:
+        done = tracking.run(tmp_path, *WORDS)
+        assert done.returncode == 0, done.stderr
+        return done.output
+
+    return ran
 
 
 def runs(folder: Path):
@@ -42,13 +51,13 @@ def points(client, run, metric: str) -> list[tuple[int, float]]:
 
 
 @pytest.fixture(scope="module")
-def tracked(tmp_path_factory) -> Path:
+def tracked(tracking, tmp_path_factory) -> Path:
     """Four processes that start at once on a fresh database."""
     folder = tmp_path_factory.mktemp("parallel")
-    processes = [started(folder, f"seed={seed}") for seed in range(4)]
-    ends = [(process.communicate(timeout=400), process.returncode) for process in processes]
-    assert [code for _, code in ends] == [0, 0, 0, 0], ends
-    assert not any("out of reach" in errors for (_, errors), _ in ends)
+    processes = [tracking.start(folder, *WORDS, f"seed={seed}") for seed in range(4)]
+    ends = [tracking.wait(process) for process in processes]
+    assert [end.returncode for end in ends] == [0, 0, 0, 0], ends
+    assert not any("out of reach" in end.stderr for end in ends)
     return folder
 
 
@@ -73,42 +82,32 @@ def test_names_follow_the_contract_and_total_seconds_add_up(tracked):
     assert totals == pytest.approx([seconds[0], sum(seconds)])
 
 
-def test_a_run_killed_after_a_round_goes_on_in_the_same_mlflow_run_without_doubles(tmp_path):
-    kill = (
-        "import os, signal, sys, alrun.track\n"
-        "sync = alrun.track.Mlflow.sync\n"
-        "def deadly(self, folder, settings, finished):\n"
-        "    sync(self, folder, settings, finished)\n"
-        "    os.kill(os.getpid(), signal.SIGKILL)\n"
-        "alrun.track.Mlflow.sync = deadly\n"
-        "from alrun.cli import main\n"
-        "main()\n"
-    )
-    first = subprocess.run([sys.executable, "-c", kill, *WORDS], cwd=tmp_path, timeout=300, check=False)
-    assert first.returncode == -signal.SIGKILL
-    ran(tmp_path)
+def test_a_run_killed_after_a_round_goes_on_in_the_same_mlflow_run_without_doubles(tracking, ran, tmp_path):
+    kill = "import alrun.track; deadly(alrun.track.Mlflow, 'sync', 1, False)"
+    assert tracking.run(tmp_path, *WORDS, code=kill).returncode == -signal.SIGKILL
+    ran()
     client, (run,) = runs(tmp_path)
     assert [step for step, _ in points(client, run, "test/accuracy")] == [5, 10]
     assert run.info.status == "FINISHED"
 
 
-def test_losing_the_tracker_does_not_lose_the_run_and_what_was_missed_is_sent_later(tmp_path):
+def test_losing_the_tracker_does_not_lose_the_run_and_what_was_missed_is_sent_later(ran, tmp_path):
     (tmp_path / "outputs" / "mlflow.db").mkdir(parents=True)  # no database can be opened here
-    output = ran(tmp_path)
+    output = ran()
     assert "MLflow is out of reach" in output
     (records,) = tmp_path.glob("outputs/digits/random/*/rounds.csv")
     before = records.read_bytes()
     (tmp_path / "outputs" / "mlflow.db").rmdir()
-    ran(tmp_path)
+    ran()
     assert records.read_bytes() == before
     client, (run,) = runs(tmp_path)
     assert [step for step, _ in points(client, run, "test/accuracy")] == [5, 10]
 
 
-def test_a_database_that_was_deleted_is_filled_again_from_the_run_folder(tmp_path):
-    ran(tmp_path)
+def test_a_database_that_was_deleted_is_filled_again_from_the_run_folder(ran, tmp_path):
+    ran()
     (tmp_path / "outputs" / "mlflow.db").unlink()
-    assert "finished already" in ran(tmp_path)
+    assert "finished already" in ran()
     client, (run,) = runs(tmp_path)
     assert [step for step, _ in points(client, run, "test/accuracy")] == [5, 10]
 
@@ -137,9 +136,7 @@ def test_the_ui_answers_on_loopback_and_prints_the_link_to_the_comparison(tracke
         server.wait()
 
 
-def test_the_ui_without_a_database_says_what_to_do(tmp_path):
-    done = subprocess.run(
-        [sys.executable, "-m", "alrun.cli", "ui"], cwd=tmp_path, capture_output=True, text=True, check=False
-    )
+def test_the_ui_without_a_database_says_what_to_do(nursery, tmp_path):
+    done = nursery.run(tmp_path, "ui")
     assert done.returncode == 2
     assert "run `alrun` first" in done.stderr

@@ -22,7 +22,7 @@ from alrun.training.dropout import dropout_passes
 from alrun.training.evaluate import negative_log_likelihood
 from alrun.training.model import Model
 from alrun.training.progress import Progress, Silent
-from alrun.training.seeding import seeded
+from alrun.training.seeding import repeatable_attention, seeded
 from alrun.training.supervised import Supervised
 
 YAML = Path(__file__).parent.parent / "conf" / "trainer" / "supervised.yaml"
@@ -155,6 +155,16 @@ def test_seeded_restores_the_state_even_after_an_error():
         fails()
     assert torch.equal(before, torch.get_rng_state())
     assert torch.backends.cudnn.enabled
+
+
+def test_on_a_gpu_attention_is_left_to_the_kernel_that_repeats():
+    known = torch.backends.cuda
+    others = (known.flash_sdp_enabled, known.mem_efficient_sdp_enabled, known.cudnn_sdp_enabled)
+    before = [enabled() for enabled in others]
+    with repeatable_attention(torch.device("cuda")):
+        assert known.math_sdp_enabled()
+        assert not any(enabled() for enabled in others)
+    assert [enabled() for enabled in others] == before
 
 
 @pytest.mark.parametrize(
@@ -311,7 +321,6 @@ def test_items_that_do_not_fit_are_read_batch_by_batch_to_the_same_bits(monkeypa
     [
         ({}, PLAIN, pool(bought=0), "none was bought"),
         ({"flip": True}, PLAIN, pool(), "need images"),
-        ({"crop": 1}, Frozen(), images(), "frozen"),
         ({"batch_size": 1}, NORMED, pool(), "BatchNorm"),
         ({"optimizer": "sgd", "learning_rate": 1e30}, PLAIN, pool(), r"epoch \d.*1e\+30.*lower"),
     ],

@@ -6,15 +6,18 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from conftest import unlabeled
 from torch.distributions import Normal, kl_divergence
+from torch.nn import functional
 
 from alrun.cache import scratch
 from alrun.features.autoencoder import Autoencoder
-from alrun.features.fitting import codes
-from alrun.features.keepsakes import read_encoder
+from alrun.features.encoding import encoded
+from alrun.features.keepsakes import read_codes
 from alrun.features.vae import Vae
 from alrun.models.autoencoder import AutoencoderNetwork
-from alrun.models.coder import Coding, canvas_size, scale_of, squared_errors
+from alrun.models.canvas import Lifted, canvas_size
+from alrun.models.coder import Coding, scale_of, squared_errors
 from alrun.models.vae import VaeNetwork, divergence
 from alrun.pool import Inputs
 
@@ -63,7 +66,7 @@ def make(tmp_path):
     def make(featurizer, points, seed=0, folder=None):
         making = scratch(folder or tmp_path / str(next(count)))
         rng = np.random.default_rng(seed)
-        return featurizer.make(Inputs(points), lambda rows: 1 / 0, rng, making)
+        return featurizer.make(unlabeled(points), lambda rows: 1 / 0, rng, making)
 
     return make
 
@@ -116,7 +119,7 @@ def test_stored_images_lie_unchanged_on_the_canvas():
     images = torch.rand(2, 3, 84, 84)
     canvas = canvas_size((3, 84, 84))
     laid = canvas.laid(images)
-    assert torch.equal(canvas.lifted(laid), images)
+    assert torch.equal(Lifted(canvas)(laid), images)
     assert float(laid.sum()) == pytest.approx(float(images.sum()), rel=1e-5)
 
 
@@ -124,7 +127,19 @@ def test_enlarged_images_come_back_nearly_unchanged():
     smooth = torch.linspace(0, 1, 8).expand(1, 1, 8, 8)
     canvas = canvas_size((8, 8))
     assert canvas.resized == (32, 32)
-    assert torch.allclose(canvas.lifted(canvas.laid(smooth)), smooth, atol=0.03)
+    assert torch.allclose(Lifted(canvas)(canvas.laid(smooth)), smooth, atol=0.03)
+
+
+@pytest.mark.parametrize("shape", [(8, 8), (3, 16, 16), (5, 27), (40, 9)], ids=str)
+def test_images_are_lifted_as_torch_resizes_them_with_its_gradients(shape):
+    canvas = canvas_size(shape)
+    laid = torch.rand(2, 3, *canvas.padded, requires_grad=True)
+    weights = torch.rand(2, 3, *canvas.stored)
+    lifted = Lifted(canvas)(laid)
+    torchs = functional.interpolate(canvas.within(laid), canvas.stored, mode="bilinear", antialias=True)
+    assert torch.allclose(lifted, torchs, atol=1e-6)
+    own, theirs = (torch.autograd.grad((images * weights).sum(), laid)[0] for images in (lifted, torchs))
+    assert torch.allclose(own, theirs, atol=1e-5)
 
 
 def test_divergence_is_that_of_normal_distributions():
@@ -234,7 +249,7 @@ def test_a_broken_training_goes_on_to_the_same_bits(make, tmp_path, featurizer, 
     def run(watch):
         making = scratch(tmp_path / "broken")
         making.epoch = watch
-        return featurizer.make(Inputs(images), lambda rows: 1 / 0, np.random.default_rng(0), making)
+        return featurizer.make(unlabeled(images), lambda rows: 1 / 0, np.random.default_rng(0), making)
 
     def die(done, total):
         if done == 3:
@@ -251,10 +266,13 @@ def test_a_broken_training_goes_on_to_the_same_bits(make, tmp_path, featurizer, 
 
 def test_training_ends_with_the_best_weights_once_patience_is_over(make, tmp_path):
     wild = replace(SMALL, epochs=60, patience=2, learning_rate=0.05)
-    make(wild, vectors(), folder=tmp_path / "run")
+    features = make(wild, vectors(), folder=tmp_path / "run")
     elbos = [line["elbo"] for line in table(tmp_path / "run")]
     assert len(elbos) < 60
-    assert int(np.argmax(elbos)) == len(elbos) - 3
+    best = int(np.argmax(elbos))
+    assert best == len(elbos) - 3
+    # the weights that a training of so many epochs ends with, not those of the last epoch
+    assert np.array_equal(features, make(replace(wild, epochs=best + 1), vectors()))
 
 
 def test_features_do_not_depend_on_blocks_or_on_the_order_of_rows(monkeypatch):
@@ -262,11 +280,11 @@ def test_features_do_not_depend_on_blocks_or_on_the_order_of_rows(monkeypatch):
     network, _ = built((8, 8))
     for _ in range(3):
         network.terms(torch.from_numpy(images), "sum")
-    whole = codes(network, Inputs(images))
+    whole = encoded(network.encoder(), Inputs(images))
     order = np.random.default_rng(2).permutation(40)
-    assert np.allclose(codes(network, Inputs(images[order])), whole[order], atol=1e-6)
+    assert np.allclose(encoded(network.encoder(), Inputs(images[order])), whole[order], atol=1e-6)
     monkeypatch.setattr("alrun.training.model.CPU_ITEMS", 7)
-    assert np.allclose(codes(network, Inputs(images)), whole, atol=1e-6)
+    assert np.allclose(encoded(network.encoder(), Inputs(images)), whole, atol=1e-6)
 
 
 def test_a_memory_map_gives_the_same_as_an_array(make, tmp_path):
@@ -279,7 +297,7 @@ def test_a_memory_map_gives_the_same_as_an_array(make, tmp_path):
 @pytest.mark.parametrize("points", [blobs(), vectors()], ids=["images", "vectors"])
 def test_the_encoder_left_behind_gives_the_features(make, tmp_path, featurizer, points):
     features = make(featurizer, points, folder=tmp_path / "run")
-    assert np.array_equal(codes(read_encoder(tmp_path / "run"), Inputs(points)), features)
+    assert np.array_equal(encoded(read_codes(tmp_path / "run").encoder(), Inputs(points)), features)
     lines = table(tmp_path / "run")
     assert [line["epoch"] for line in lines] == [1, 2, 3]
     assert all(line["seconds"] > 0 and 0 <= line["active"] <= 3 for line in lines)

@@ -40,6 +40,19 @@ def check_moderate(points: Float32[ndarray, "n d"]) -> None:
         )
 
 
+def check_directed(points: Float32[ndarray, "n d"]) -> None:
+    """Refuses rows of zeros, which have no direction that cosines could compare.
+
+    Raises:
+        ValueError: a row of zeros.
+    """
+    if not (directed := points.any(axis=1)).all():
+        raise ValueError(
+            f"the cosine metric needs rows that are not zero, row {int(directed.argmin())} is; "
+            "use strategy.metric=euclidean, or other features"
+        )
+
+
 def squared_distances(
     points: Float32[ndarray, "n d"], rows: Int64[ndarray, " m"], center: ndarray
 ) -> Float64[ndarray, " m"]:

@@ -13,6 +13,7 @@ from alrun.data.data import Data, Items
 from alrun.data.subset import Classes, PoolSize, Subset, shown
 
 NAMES = ("x_train", "y_train", "x_test", "y_test")
+SOURCE = ("x_source", "y_source")
 # What NumPy raises for bytes that are no array, or that it will not load.
 BROKEN = (ValueError, EOFError, OSError, zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError)
 
@@ -21,6 +22,8 @@ BROKEN = (ValueError, EOFError, OSError, zipfile.BadZipFile, zlib.error, NotImpl
 class Arrays:
     """`x_train`, `y_train`, `x_test`, `y_test` in one `.npz` file or as four `.npy` files in a folder.
 
+    `x_source` and `y_source` may stand beside them: a second, labeled set of the same kind, from which domain
+    adaptation (featurizer=fdal) learns.
     x is (n, ...), uint8 or floating; images are (n, h, w) or (n, c, h, w), not channel-last. y is (n,) or
     (n, 1), whole numbers 0..c-1. The folder's x are memory maps, copied only where `classes` or `pool_size`
     leave rows out. `path` is relative to the current folder. Pickled objects are never loaded.
@@ -39,21 +42,20 @@ class Arrays:
         """
         del data_dir
         try:
-            x_train, y_train, x_test, y_test = _read(Path(self.path).expanduser())
-            pool = Items(_items("x_train", x_train), _labels("y_train", y_train))
-            test = Items(_items("x_test", x_test), _labels("y_test", y_test))
-            names = _names(pool.labels, test.labels, self.classes)
+            found = _read(Path(self.path).expanduser())
+            parts = {name: _part(name, found) for name in ("train", "test", "source") if f"x_{name}" in found}
+            names = _names([part.labels for part in parts.values()], self.classes)
             subset = Subset(self.classes, self.pool_size, self.balanced)
-            return subset.of(_even("train", pool), _even("test", test), names=names, chance=chance)
+            source = parts.get("source")
+            return subset.of(parts["train"], parts["test"], names=names, chance=chance, source=source)
         except ValueError as error:
             raise ValueError(f"data set {self.path}: {error}") from None
 
 
-def _read(path: Path) -> list[ndarray]:
+def _read(path: Path) -> dict[str, ndarray]:
     if path.is_dir():
         there = sorted(file.stem for file in path.glob("*.npy"))
-        _check_names(there, path)
-        return [_array(name, path / f"{name}.npy") for name in NAMES]
+        return {name: _array(name, path / f"{name}.npy") for name in _wanted(there, path)}
     if not path.is_file():
         raise ValueError(f"no such file or folder (the current folder is {Path.cwd()}); check dataset.path")
     if path.suffix != ".npz":
@@ -65,8 +67,7 @@ def _read(path: Path) -> list[ndarray]:
     if isinstance(archive, ndarray):
         raise ValueError("holds one array under the name .npz; save four with numpy.savez")
     with archive:
-        _check_names(archive.files, path)
-        return [_array(name, archive) for name in NAMES]
+        return {name: _array(name, archive) for name in _wanted(archive.files, path)}
 
 
 def _array(name: str, source: Path | np.lib.npyio.NpzFile) -> ndarray:
@@ -82,13 +83,26 @@ def _array(name: str, source: Path | np.lib.npyio.NpzFile) -> ndarray:
         raise ValueError(f"{name} cannot be read ({_reason(error)}); save it again, as numbers") from None
 
 
-def _check_names(there: list[str], path: Path) -> None:
-    if missing := [name for name in NAMES if name not in there]:
+def _wanted(there: list[str], path: Path) -> tuple[str, ...]:
+    """Names of the arrays to be read: four, and the source's two if there is one of them."""
+    names = (*NAMES, *SOURCE) if set(SOURCE) & set(there) else NAMES
+    if missing := [name for name in names if name not in there]:
         kind = "folder" if path.is_dir() else "file"
         raise ValueError(
-            f"needs the arrays {', '.join(NAMES)}; {', '.join(missing)} missing, "
+            f"needs the arrays {', '.join(names)}; {', '.join(missing)} missing, "
             f"the {kind} has {', '.join(there) or 'none'}"
         )
+    return names
+
+
+def _part(name: str, found: dict[str, ndarray]) -> Items:
+    items = Items(_items(f"x_{name}", found[f"x_{name}"]), _labels(f"y_{name}", found[f"y_{name}"]))
+    if items.inputs.ndim == 0 or len(items.inputs) != len(items.labels):
+        raise ValueError(
+            f"x_{name} and y_{name} must have the same length, "
+            f"got shape {items.inputs.shape} and {len(items.labels)} labels"
+        )
+    return items
 
 
 def _items(name: str, array: ndarray) -> ndarray:
@@ -118,24 +132,15 @@ def _labels(name: str, array: ndarray) -> Int64[ndarray, " n"]:
     return labels
 
 
-def _names(train: ndarray, test: ndarray, classes: Classes) -> dict[int, str]:
+def _names(parts: list[ndarray], classes: Classes) -> dict[int, str]:
     """Names of all labels that occur; without a choice of classes they must be 0..c-1."""
-    labels = np.union1d(train, test).tolist()
+    labels = np.unique(np.concatenate(parts)).tolist()
     if classes is None and labels != list(range(len(labels))):
         choice = ",".join(map(str, labels[:10])) + (",..." if len(labels) > 10 else "")
         raise ValueError(
             f"labels must be 0..c-1 without gaps, got {shown(labels)}; give dataset.classes=[{choice}]"
         )
     return {label: str(label) for label in labels}
-
-
-def _even(part: str, items: Items) -> Items:
-    if items.inputs.ndim == 0 or len(items.inputs) != len(items.labels):
-        raise ValueError(
-            f"x_{part} and y_{part} must have the same length, "
-            f"got shape {items.inputs.shape} and {len(items.labels)} labels"
-        )
-    return items
 
 
 def _reason(error: Exception) -> str:

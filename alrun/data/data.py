@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
+import torch
 from jaxtyping import Int64, Shaped
 from numpy import ndarray
 
-from alrun.pool import BLOCK_BYTES
+from alrun.pool import BLOCK_BYTES, Inputs, Pool, Source
 
 
 class Items(NamedTuple):
@@ -27,7 +28,8 @@ class Data:
 
     Inputs are uint8 or floating: images (h, w) or (c, h, w), otherwise features. Labels are 0..classes-1;
     a class may be absent from the pool, but not all but one. `files` and `test_files` name the file of each
-    item, where items are files and the source itself divides them.
+    item, where items are files and the data set itself divides them. `source` holds a second set of the same
+    kind and classes, with all its labels, that domain adaptation may learn from.
     """
 
     inputs: ndarray
@@ -37,6 +39,7 @@ class Data:
     class_names: tuple[str, ...]
     files: Shaped[ndarray, " n"] | None = None
     test_files: Shaped[ndarray, " m"] | None = None
+    source: Items | None = None
 
     def __post_init__(self) -> None:
         """Refuses what cannot be learned from; floating inputs are read once, block by block.
@@ -45,23 +48,23 @@ class Data:
             ValueError: no items or no features, lengths, item shapes or types that disagree, inputs neither
                 uint8 nor floating, NaN or infinite inputs, a label outside 0..classes-1, or one class only.
         """
+        others = {"the test set": Items(self.test_inputs, self.test_labels)}
+        if self.source is not None:
+            others["the source"] = self.source
         _check_kind("the pool", self.inputs)
-        _check_kind("the test set", self.test_inputs)
-        if self.inputs.shape[1:] != self.test_inputs.shape[1:] or self.inputs.dtype != self.test_inputs.dtype:
-            raise ValueError(
-                "items of the pool and of the test set must agree in shape and type, "
-                f"got {self.inputs.shape[1:]} {self.inputs.dtype} and "
-                f"{self.test_inputs.shape[1:]} {self.test_inputs.dtype}; prepare both the same way"
-            )
         _check_labels("the pool", self.inputs, self.labels, self.classes)
-        _check_labels("the test set", self.test_inputs, self.test_labels, self.classes)
+        for where, items in others.items():
+            _check_kind(where, items.inputs)
+            _check_kinship(where, items.inputs, self.inputs)
+            _check_labels(where, items.inputs, items.labels, self.classes)
         if len(present := np.unique(self.labels)) < 2:
             raise ValueError(
                 f"a data set with one class only: all {len(self.labels)} pool labels are "
                 f"{self.class_names[present[0]]!r}; there must be at least two classes to tell apart"
             )
         _check_finite("the pool", self.inputs)
-        _check_finite("the test set", self.test_inputs)
+        for where, items in others.items():
+            _check_finite(where, items.inputs)
 
     @property
     def classes(self) -> int:
@@ -75,6 +78,17 @@ class Data:
     def label_fingerprint(self) -> str:
         """sha256, 64 hex digits, of the pool's labels and of the test set's."""
         return array_digest(self.labels, self.test_labels)
+
+    def source_fingerprint(self) -> str | None:
+        """sha256, 64 hex digits, of the source's inputs, labels and number of classes; None without one."""
+        if self.source is None:
+            return None
+        return array_digest(self.source.inputs, self.source.labels, np.array([self.classes]))
+
+    def pool(self, labels: Int64[ndarray, " n"], device: torch.device) -> Pool:
+        """The pool with these labels bought (-1 for none), and the source if there is one, on a device."""
+        source = self.source and Source(Inputs(self.source.inputs, device), self.source.labels)
+        return Pool(Inputs(self.inputs, device), labels, self.classes, source)
 
 
 @runtime_checkable
@@ -96,6 +110,14 @@ def _check_kind(where: str, inputs: ndarray) -> None:
         raise ValueError(
             f"inputs of {where} must be uint8 or floating, got {inputs.dtype}; "
             "convert them, e.g. with astype('float32')"
+        )
+
+
+def _check_kinship(where: str, inputs: ndarray, pool: ndarray) -> None:
+    if inputs.shape[1:] != pool.shape[1:] or inputs.dtype != pool.dtype:
+        raise ValueError(
+            f"items of the pool and of {where} must agree in shape and type, got {pool.shape[1:]} "
+            f"{pool.dtype} and {inputs.shape[1:]} {inputs.dtype}; prepare both the same way"
         )
 
 

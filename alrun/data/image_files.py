@@ -15,6 +15,7 @@ from PIL import Image, ImageOps
 
 from alrun.files import atomic
 
+SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
 BLOCK = 1000  # images decoded before they are written
 SAMPLE = 16  # images decoded again to see that a kept array is still theirs
 # What Pillow raises for files that are no images, damaged, or absurdly large.
@@ -28,47 +29,53 @@ def decoded(root: Path, files: list[str], side: int, kept: Path) -> UInt8[ndarra
 
     RGB without transparency; not square: the middle square, resized to `side` pixels (bilinear, antialiased).
     The array is made on first use and found again by names, sizes and times of the files; it is made anew if
-    it is damaged or some of its images no longer agree with the files. Nothing is written under `root`.
+    it is damaged or some of its images no longer agree with the files. A new array takes the place of those
+    of the same folder, before its files changed. Nothing is written under `root`.
 
     Raises:
         ValueError: a file that is no image; names it.
         OSError: the array cannot be written, e.g. for want of space.
     """
-    target = kept / f"{_listing_digest(root, files, side)}.npy"
+    place = _place_digest(root, files, side)
+    target = kept / f"{place}-{_listing_digest(root, files, side)}.npy"
     read = partial(_image, root, side)
     if (images := _whole(target, files, read)) is not None:
         return images
     try:
         kept.mkdir(parents=True, exist_ok=True)
-        with FileLock(kept / f".{target.stem}.lock"):
+        with FileLock(kept / f".{place}.lock"):
             if (images := _whole(target, files, read)) is not None:  # another process made it meanwhile
                 return images
             for left in kept.glob(f".{target.name}.*.part"):  # of a process that was killed
                 left.unlink()
             log.info("decoding %d images of %s into %s", len(files), root, target)
             _write(target, files, side, read)
+            for old in {*kept.glob(f"{place}-*.npy")} - {target}:
+                log.info("removing %s: its image files have changed since", old)
+                old.unlink()
     except OSError as error:
         gigabytes = 3 * side * side * len(files) / 1e9
         raise OSError(
             f"cannot keep {len(files)} decoded images ({gigabytes:.1f} GB) in {kept} "
-            f"({error.strerror}); make room there or choose another data_dir"
+            f"({error.strerror or error}); make room there or choose another data_dir"
         ) from error
     return np.load(target, mmap_mode="r", allow_pickle=False)
 
 
+def images_in(root: Path, folder: Path) -> list[str]:
+    """Names, relative to `root`, of the image files that lie in this folder, in any order; no hidden ones."""
+    images = [each for each in folder.iterdir() if each.suffix.lower() in SUFFIXES]
+    return [each.relative_to(root).as_posix() for each in images if not each.name.startswith(".")]
+
+
 def _write(target: Path, files: list[str], side: int, read: partial) -> None:
     layout = {"descr": "|u1", "fortran_order": False, "shape": (len(files), 3, side, side)}
-    with atomic(target) as part:
-        try:
-            with part.open("wb") as file, ThreadPoolExecutor() as threads:
-                np.lib.format.write_array_header_1_0(file, layout)
-                for start in range(0, len(files), BLOCK):
-                    for image in threads.map(read, files[start : start + BLOCK]):
-                        file.write(image.data)
-                    log.info("%d of %d images decoded", min(start + BLOCK, len(files)), len(files))
-        except BaseException:
-            part.unlink(missing_ok=True)
-            raise
+    with atomic(target) as part, part.open("wb") as file, ThreadPoolExecutor() as threads:
+        np.lib.format.write_array_header_1_0(file, layout)
+        for start in range(0, len(files), BLOCK):
+            for image in threads.map(read, files[start : start + BLOCK]):
+                file.write(image.data)
+            log.info("%d of %d images decoded", min(start + BLOCK, len(files)), len(files))
 
 
 def _whole(target: Path, files: list[str], read: partial) -> ndarray | None:
@@ -95,6 +102,12 @@ def _image(root: Path, side: int, file: str) -> UInt8[ndarray, "3 side side"]:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise ValueError(f"{root / file} is no readable image ({reason}); replace it") from None
     return np.ascontiguousarray(np.asarray(fitted).transpose(2, 0, 1))
+
+
+def _place_digest(root: Path, files: list[str], side: int) -> str:
+    """8 hex digits of the folder that holds all these files, and of the side."""
+    shared = os.path.commonpath([os.path.dirname(file) for file in files])
+    return hashlib.sha256(f"{side}\n{(root / shared).resolve()}".encode()).hexdigest()[:8]
 
 
 def _listing_digest(root: Path, files: list[str], side: int) -> str:

@@ -12,13 +12,12 @@ from jaxtyping import Int64
 from numpy import ndarray
 
 from alrun.data.data import Data, Items
-from alrun.data.image_files import decoded
+from alrun.data.image_files import decoded, images_in
 from alrun.data.subset import Classes, PoolSize, Subset
 from alrun.pool import stream
 
 FOLDER = "mini-imagenet"
 PARTS = ("train", "val", "test")
-SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
 CLASSES, EACH = 100, 600
 LAYOUTS = (
     "put there class folders of images (directly, or under train/, val/ and test/), or images/ with "
@@ -125,9 +124,7 @@ def _from_folders(root: Path, parts: list[Path]) -> dict[str, list[str]]:
         for folder in part.iterdir():
             if not folder.is_dir() or folder.name.startswith("."):
                 continue
-            images = [each for each in folder.iterdir() if each.suffix.lower() in SUFFIXES]
-            shown = [each.relative_to(root).as_posix() for each in images if not each.name.startswith(".")]
-            found.setdefault(folder.name, []).extend(shown)
+            found.setdefault(folder.name, []).extend(images_in(root, folder))
     return found
 
 

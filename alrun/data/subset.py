@@ -19,17 +19,26 @@ PoolSize = Annotated[int, Ge(1)] | None
 class Subset:
     """The settings that every data set with a pool of its own shares.
 
-    `classes`: the original labels to keep, in pool and test set; they become 0, 1, ... in the order given.
+    `classes`: the original labels to keep, in pool, test set and source; they become 0, 1, ... in the order
+    given.
     `pool_size`: number of pool rows, drawn at random after that; they keep their order. `balanced`: as many
     of each class; what does not divide evenly goes to classes drawn at random; without a pool size each class
-    gets as many as the rarest has. The test set is never drawn from.
+    gets as many as the rarest has. Test set and source are never drawn from.
     """
 
     classes: Classes
     pool_size: PoolSize
     balanced: bool
 
-    def of(self, pool: Items, test: Items, *, names: Mapping[int, str], chance: np.random.Generator) -> Data:
+    def of(
+        self,
+        pool: Items,
+        test: Items,
+        *,
+        names: Mapping[int, str],
+        chance: np.random.Generator,
+        source: Items | None = None,
+    ) -> Data:
         """The chosen part; `names` maps each original label to its name, 0..c-1 unless `classes` chooses.
 
         Inputs are copied only where rows are left out, so a whole memory map stays one.
@@ -39,19 +48,26 @@ class Subset:
         """
         kept = sorted(names) if self.classes is None else self._known(names)
         rows, labels = self._of_classes(pool.labels)
-        test_rows, test_labels = self._of_classes(test.labels)
+        test = self._whole(test)
         if self.pool_size is not None or self.balanced:
             drawn = self._drawn(labels, [names[old] for old in kept], chance)
             rows, labels = rows[drawn], labels[drawn]
         return Data(
             _taken(pool.inputs, rows),
             labels,
-            _taken(test.inputs, test_rows),
-            test_labels,
+            test.inputs,
+            test.labels,
             tuple(names[old] for old in kept),
             None if pool.files is None else _taken(pool.files, rows),
-            None if test.files is None else _taken(test.files, test_rows),
+            test.files,
+            None if source is None else self._whole(source),
         )
+
+    def _whole(self, items: Items) -> Items:
+        """All items of the kept classes."""
+        rows, labels = self._of_classes(items.labels)
+        files = None if items.files is None else _taken(items.files, rows)
+        return Items(_taken(items.inputs, rows), labels, files)
 
     def _known(self, names: Mapping[int, str]) -> list[int]:
         wanted = self.classes or []

@@ -1,6 +1,7 @@
 """Features by an autoencoder."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Literal
 
 import numpy as np
@@ -10,10 +11,14 @@ from numpy import ndarray
 
 from alrun.cache import Making
 from alrun.features.featurizer import Embed
-from alrun.features.fitting import Fitting
+from alrun.features.fitting import Course
+from alrun.features.keepsakes import read_codes
+from alrun.features.reconstruction import Reconstruction
 from alrun.models.autoencoder import AutoencoderNetwork
 from alrun.models.coder import Coding
-from alrun.pool import Inputs
+from alrun.models.encoded import Encoder
+from alrun.pool import Inputs, Pool
+from alrun.training.batches import sizes_of
 
 
 @dataclass(frozen=True)
@@ -38,7 +43,7 @@ class Autoencoder:
     depends_on_model = False
 
     def make(
-        self, inputs: Inputs, embed: Embed, rng: np.random.Generator, making: Making
+        self, pool: Pool, embed: Embed, rng: np.random.Generator, making: Making
     ) -> Float32[ndarray, "n l"]:
         """Codes of all inputs; the network and pictures of it are left in `making.folder`.
 
@@ -47,13 +52,11 @@ class Autoencoder:
         """
         del embed
         coding = Coding(self.latent, self.architecture, self.width)
-        fitting = Fitting(
-            epochs=self.epochs,
-            patience=self.patience,
-            beta=0.0,
-            reconstruction=self.reconstruction,
-            batch_size=self.batch_size,
-            learning_rate=self.learning_rate,
-            mixed_precision=self.mixed_precision,
-        )
-        return fitting.features(AutoencoderNetwork, coding, inputs, rng, making)
+        sizes = sizes_of(len(pool), self.batch_size)
+        course = Course.steady(self.epochs, self.patience, sizes, self.learning_rate, self.mixed_precision)
+        task = Reconstruction(AutoencoderNetwork, coding, 0.0, self.reconstruction)
+        return task.features(course, pool.inputs, rng, making)
+
+    def encoder(self, folder: Path, inputs: Inputs) -> Encoder:
+        """The encoding half of the network in the folder that `make` filled."""
+        return read_codes(folder).encoder().to(inputs.device)

@@ -1,6 +1,7 @@
 """What a featurizer is."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -8,7 +9,8 @@ from jaxtyping import Float32
 from numpy import ndarray
 
 from alrun.cache import Making
-from alrun.pool import Inputs
+from alrun.models.encoded import Encoder
+from alrun.pool import Inputs, Pool
 
 Embed = Callable[[ndarray], ndarray]
 
@@ -17,8 +19,9 @@ Embed = Callable[[ndarray], ndarray]
 class Featurizer(Protocol):
     """Gives one feature vector a pool row.
 
-    A class may say `cached = False` where making features costs no more than reading them, and have a
-    property `identity` with the settings that matter (all fields count otherwise).
+    A class may say `cached = False` where making features costs no more than reading them, `reads_source =
+    True` where it learns from the pool's source, and have a property `identity` with the settings that matter
+    (all fields count otherwise).
     """
 
     @property
@@ -27,11 +30,23 @@ class Featurizer(Protocol):
         ...
 
     def make(
-        self, inputs: Inputs, embed: Embed, rng: np.random.Generator, making: Making
+        self, pool: Pool, embed: Embed, rng: np.random.Generator, making: Making
     ) -> Float32[ndarray, "n d"]:
-        """Features of all inputs; `embed(rows)` gives the inputs of the model's last linear layer.
+        """Features of all rows; `embed(rows)` gives the inputs of the model's last linear layer.
 
+        Where features do not depend on the model, the pool has no label bought, so that they cannot follow
+        purchases. `pool.source` is there only for a featurizer that reads it, and only if the data set has
+        one.
         Files put into `making.folder` are kept with the features; pictures and tables among them go to the
         run folder as well.
         """
+        ...
+
+
+@runtime_checkable
+class Encoding(Featurizer, Protocol):
+    """A featurizer that leaves an encoder behind, on which a head can be trained."""
+
+    def encoder(self, folder: Path, inputs: Inputs) -> Encoder:
+        """The encoder that `make` left in its folder for these inputs, on their device; frozen."""
         ...

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from jaxtyping import Float32
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy import ndarray
+from torch import nn
 
 from alrun.files import atomic, save_figure, write_text
 from alrun.models.autoencoder import AutoencoderNetwork
@@ -22,12 +24,27 @@ from alrun.pool import Inputs, Moments
 SHOWN = 12
 KINDS = {kind.__name__: kind for kind in (VaeNetwork, AutoencoderNetwork)}
 
-Encoder = VaeNetwork | AutoencoderNetwork
+CodeNetwork = VaeNetwork | AutoencoderNetwork
 Records = list[dict[str, float]]
 
 
-def keep_encoder(folder: Path, network: Encoder, coding: Coding, scale: Moments) -> None:
-    """Writes `encoder.pt` (a state_dict) and `encoder.json` (what else `read_encoder` needs)."""
+def keep_weights(folder: Path, network: nn.Module) -> None:
+    """Writes `encoder.pt`, the network's state_dict."""
+    with atomic(folder / "encoder.pt") as part:
+        torch.save({name: value.cpu() for name, value in network.state_dict().items()}, part)
+
+
+def fill_weights(folder: Path, network: nn.Module) -> None:
+    """Gives the network the weights that `keep_weights` wrote.
+
+    Raises:
+        OSError: the file is not there.
+    """
+    network.load_state_dict(torch.load(folder / "encoder.pt", map_location="cpu", weights_only=True))
+
+
+def keep_codes(folder: Path, network: CodeNetwork, coding: Coding, scale: Moments) -> None:
+    """Writes `encoder.pt` and `encoder.json` (what else `read_codes` needs)."""
     told = {
         "network": type(network).__name__,
         "coding": asdict(coding),
@@ -35,13 +52,12 @@ def keep_encoder(folder: Path, network: Encoder, coding: Coding, scale: Moments)
         "mean": scale.mean.tolist(),
         "std": scale.std.tolist(),
     }
-    with atomic(folder / "encoder.pt") as part:
-        torch.save({name: value.cpu() for name, value in network.state_dict().items()}, part)
+    keep_weights(folder, network)
     write_text(folder / "encoder.json", json.dumps(told) + "\n")
 
 
-def read_encoder(folder: Path) -> Encoder:
-    """The network that `keep_encoder` wrote, on the CPU, in evaluation mode.
+def read_codes(folder: Path) -> CodeNetwork:
+    """The network that `keep_codes` wrote, on the CPU, in evaluation mode.
 
     Raises:
         OSError: a file is not there.
@@ -50,36 +66,32 @@ def read_encoder(folder: Path) -> Encoder:
     scale = Moments(np.array(told["mean"], np.float32), np.array(told["std"], np.float32))
     with torch.random.fork_rng([]):
         network = KINDS[told["network"]](Coding(**told["coding"]), tuple(told["shape"]), scale)
-    network.load_state_dict(torch.load(folder / "encoder.pt", weights_only=True))
+    fill_weights(folder, network)
     return network.to(memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
 
 
-def keep_table(folder: Path, records: Records) -> None:
-    """Writes `elbo.csv`, a line an epoch.
-
-    Seconds; items per second; means over the items of the ELBO (without its constant), the squared error and
-    the divergence in nats; and how many of the code's numbers have a variance above 0.01 among items.
-    """
+def keep_curves(folder: Path, name: str, records: Records, drawn: Mapping[str, str]) -> None:
+    """Writes `<name>.csv`, a line an epoch, and `<name>.png` of the columns `drawn`, by their words there."""
     text = io.StringIO()
     writer = csv.DictWriter(text, list(records[0]), lineterminator="\n")
     writer.writeheader()
-    writer.writerows({name: f"{value:.6g}" for name, value in record.items()} for record in records)
-    write_text(folder / "elbo.csv", text.getvalue())
+    writer.writerows({key: f"{value:.6g}" for key, value in record.items()} for record in records)
+    write_text(folder / f"{name}.csv", text.getvalue())
+    save_figure(curves(records, drawn), folder / f"{name}.png")
 
 
-def keep_pictures(folder: Path, network: Encoder, inputs: Inputs, records: Records) -> None:
-    """Writes `elbo.png`, and of images `reconstructions.png`; samples come from torch's current generator."""
-    save_figure(curve(records), folder / "elbo.png")
+def keep_reconstructions(folder: Path, network: CodeNetwork, inputs: Inputs) -> None:
+    """Writes of images `reconstructions.png`; samples come from torch's current generator."""
     if network.coder.canvas is not None:
         save_figure(reconstructions(network, inputs), folder / "reconstructions.png")
 
 
-def curve(records: Records) -> Figure:
-    """The loss and its terms against epochs."""
+def curves(records: Records, drawn: Mapping[str, str]) -> Figure:
+    """These columns against epochs, by their size; those that are 0 throughout are left out."""
     figure = Figure(figsize=(6, 3.5), layout="constrained")
     axes = figure.subplots()
     epochs = [record["epoch"] for record in records]
-    for name, label in (("elbo", "−ELBO"), ("reconstruction", "squared error"), ("kl", "divergence, nats")):
+    for name, label in drawn.items():
         values = [abs(record[name]) for record in records]
         if any(values):
             axes.plot(epochs, values, label=label, marker="." if len(records) < SHOWN else "")
@@ -89,24 +101,33 @@ def curve(records: Records) -> Figure:
     return figure
 
 
+def shown_rows(inputs: Inputs) -> ndarray:
+    """Up to twelve rows spread over the pool."""
+    return np.unique(np.linspace(0, len(inputs) - 1, SHOWN).astype(np.int64))
+
+
 @torch.no_grad()
-def reconstructions(network: Encoder, inputs: Inputs) -> Figure:
-    """Twelve items spread over the pool, what the decoder makes of them, and samples from a VAE's prior."""
+def reconstructions(network: CodeNetwork, inputs: Inputs) -> Figure:
+    """Items of the pool, what the decoder makes of them, and samples from a VAE's prior."""
     network.eval()
-    rows = np.unique(np.linspace(0, len(inputs) - 1, SHOWN).astype(np.int64))
-    x = inputs.take(rows)
+    x = inputs.take(shown_rows(inputs))
     coder = network.coder
     lines = {"pool": coder.stored(coder.scaled(x)), "decoded": network.reconstruct(x)}
     if isinstance(network, VaeNetwork):
-        z = torch.randn(len(rows), network.code(x).shape[1], device=inputs.device)
+        z = torch.randn(len(x), network.latent, device=inputs.device)
         lines["prior"] = coder.stored(network.decode(z))
-    images = np.stack([_channels_last(line.cpu().numpy()) for line in lines.values()])
+    return sheet({name: line.cpu().numpy() for name, line in lines.items()})
+
+
+def sheet(lines: Mapping[str, Float32[ndarray, " b *stored"]]) -> Figure:
+    """Images in rows under each other, named at the left, all on the gray scale of the first row."""
+    images = np.stack([_channels_last(line) for line in lines.values()])
     low, high = min(0.0, images[0].min()), max(1.0, images[0].max())
-    sheet = _sheet(np.clip((images - low) / (high - low), 0, 1))
-    side = sheet.shape[0] / len(lines)
-    figure = Figure(figsize=(0.8 * len(rows) + 0.8, 0.8 * len(lines)), layout="constrained")
+    whole = _joined(np.clip((images - low) / (high - low), 0, 1))
+    side = whole.shape[0] / len(lines)
+    figure = Figure(figsize=(0.8 * images.shape[1] + 0.8, 0.8 * len(lines)), layout="constrained")
     axes = figure.subplots()
-    axes.imshow(sheet, interpolation="nearest")
+    axes.imshow(whole, interpolation="nearest")
     axes.set(xticks=[], yticks=[side * (line + 0.5) for line in range(len(lines))], yticklabels=list(lines))
     axes.tick_params(length=0)
     axes.set_frame_on(False)
@@ -119,7 +140,7 @@ def _channels_last(images: Float32[ndarray, " b *stored"]) -> Float32[ndarray, "
     return np.moveaxis(np.repeat(images, 3, axis=1) if images.shape[1] == 1 else images[:, :3], 1, -1)
 
 
-def _sheet(images: Float32[ndarray, "lines columns h w 3"]) -> Float32[ndarray, "H W 3"]:
+def _joined(images: Float32[ndarray, "lines columns h w 3"]) -> Float32[ndarray, "H W 3"]:
     """All images on one white sheet, with gaps of a sixteenth of their height."""
     lines, columns, height, width, _ = images.shape
     gap = max(1, height // 16)

@@ -2,6 +2,7 @@
 
 import difflib
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,12 +17,12 @@ from torchvision.models import WeightsEnum
 
 from alrun.cache import Making
 from alrun.config import content_digest
+from alrun.features.encoding import encoded, require_unit_images
 from alrun.features.featurizer import Embed
-from alrun.models.coder import extremes
+from alrun.models.encoded import ChannelsLast, Encoder
 from alrun.models.network import Adapt
 from alrun.models.pretrained import COUNTER, fetched, misfits, read_state, refusal, standard
-from alrun.pool import Inputs
-from alrun.training.model import parts
+from alrun.pool import Inputs, Pool
 
 ENDS = ("classifier", "fc", "heads", "head")
 
@@ -73,7 +74,7 @@ class Pretrained:
         return {"name": self.name, "weights": weights, "image_size": self.image_size}
 
     def make(
-        self, inputs: Inputs, embed: Embed, rng: np.random.Generator, making: Making
+        self, pool: Pool, embed: Embed, rng: np.random.Generator, making: Making
     ) -> Float32[ndarray, "n d"]:
         """Features of all inputs, block by block.
 
@@ -82,18 +83,23 @@ class Pretrained:
             FileNotFoundError: torchvision's weights are neither in the cache nor can they be downloaded.
         """
         del embed, rng
-        _require_unit_images(inputs)
-        backbone = self._backbone().to(inputs.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        return encoded(self.encoder(making.folder, pool.inputs), pool.inputs, making.epoch)
+
+    def encoder(self, folder: Path, inputs: Inputs) -> Encoder:
+        """The backbone for items like these; nothing is read from the folder.
+
+        Raises:
+            ValueError: the items are no gray or color images, or lie outside [0, 1]; the weights do not fit.
+            FileNotFoundError: torchvision's weights are neither in the cache nor can they be downloaded.
+        """
+        del folder
+        require_unit_images(inputs, "pretrained")
         side = self.image_size or self._preset.transforms().crop_size[0]
-        adapt = Adapt(inputs.shape, standard(self._preset), (3, side, side)).to(inputs.device)
-        slices = parts(len(inputs), 3 * side * side, inputs.device)
-        rows, made = np.arange(len(inputs)), []
+        adapt = Adapt(inputs.shape, standard(self._preset), (3, side, side))
+        backbone = ChannelsLast(self._backbone()).eval()
         with torch.inference_mode():
-            for done, part in enumerate(slices, 1):
-                x = adapt(inputs.take(rows[part])).contiguous(memory_format=torch.channels_last)
-                made.append(backbone(x).float().cpu().numpy())
-                making.epoch(done, len(slices))
-        return np.concatenate(made)
+            width = backbone(torch.zeros(1, *adapt.out)).shape[1]
+        return Encoder(adapt, backbone, width=width, widest=prod(adapt.out)).to(inputs.device)
 
     @property
     def _preset(self) -> WeightsEnum:
@@ -128,7 +134,7 @@ class Pretrained:
         except FileNotFoundError as error:
             raise FileNotFoundError(
                 f"featurizer.weights=true needs {self._preset.url}, which is neither in torch's cache nor "
-                "could it be downloaded; give featurizer.weights=<file>"
+                f"could it be downloaded ({error.__cause__}); give featurizer.weights=<file>"
             ) from error
 
 
@@ -153,20 +159,6 @@ def without_end(network: nn.Module) -> nn.Module:
 
 def _end(network: nn.Module) -> str:
     return next(name for name in ENDS if hasattr(network, name))
-
-
-def _require_unit_images(inputs: Inputs) -> None:
-    if not inputs.is_image or (len(inputs.shape) == 3 and inputs.shape[0] not in (1, 3)):
-        raise ValueError(
-            "featurizer=pretrained needs images (h, w) or (c, h, w) with c in (1, 3), got items of shape "
-            f"{inputs.shape}; use featurizer=pixels or featurizer=pca"
-        )
-    low, high = extremes(inputs)
-    if low < 0 or high > 1:
-        raise ValueError(
-            f"pretrained weights want pixels in [0, 1], got numbers from {low:g} to {high:g}; store "
-            "uint8, or floats scaled to [0, 1]"
-        )
 
 
 def _require_size(network: nn.Module, image_size: int | None) -> None:

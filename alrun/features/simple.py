@@ -12,7 +12,7 @@ from sklearn.decomposition import PCA, IncrementalPCA
 
 from alrun.cache import Making
 from alrun.features.featurizer import Embed
-from alrun.pool import Inputs
+from alrun.pool import Inputs, Pool
 
 WHOLE_BYTES = 2**30
 BLOCK_ROWS = 1024
@@ -25,11 +25,11 @@ class Penultimate:
     depends_on_model = True
 
     def make(
-        self, inputs: Inputs, embed: Embed, rng: np.random.Generator, making: Making
+        self, pool: Pool, embed: Embed, rng: np.random.Generator, making: Making
     ) -> Float32[ndarray, "n d"]:
         """Embeddings of all inputs by the round's model."""
         del rng, making
-        return embed(np.arange(len(inputs)))
+        return embed(np.arange(len(pool)))
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Pixels:
     cached = False
 
     def make(
-        self, inputs: Inputs, embed: Embed, rng: np.random.Generator, making: Making
+        self, pool: Pool, embed: Embed, rng: np.random.Generator, making: Making
     ) -> Float32[ndarray, "n d"]:
         """The inputs themselves.
 
@@ -48,6 +48,7 @@ class Pixels:
             ValueError: NaN or an infinite number among them.
         """
         del embed, rng, making
+        inputs = pool.inputs
         out = np.empty((len(inputs), prod(inputs.shape)), np.float32)
         for rows in inputs.blocks():
             out[rows] = _finite_pixels(inputs, rows)
@@ -67,13 +68,14 @@ class Pca:
     depends_on_model = False
 
     def make(
-        self, inputs: Inputs, embed: Embed, rng: np.random.Generator, making: Making
+        self, pool: Pool, embed: Embed, rng: np.random.Generator, making: Making
     ) -> Float32[ndarray, "n k"]:
         """Projections of all inputs, the widest component first.
 
         Raises:
             ValueError: NaN or an infinite number among the inputs.
         """
+        inputs = pool.inputs
         width = prod(inputs.shape)
         count = min(self.components, len(inputs), width)
         seed = int(rng.integers(2**31))
@@ -82,7 +84,7 @@ class Pca:
             if 4 * width * len(inputs) > WHOLE_BYTES:
                 return _in_blocks(inputs, count)
             fitted = PCA(count, copy=False, svd_solver="auto", random_state=seed)
-            projected = fitted.fit_transform(Pixels().make(inputs, embed, rng, making))
+            projected = fitted.fit_transform(Pixels().make(pool, embed, rng, making))
         return projected.astype(np.float32) * _signs(np.asarray(fitted.components_))
 
 

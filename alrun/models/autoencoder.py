@@ -7,6 +7,7 @@ from jaxtyping import Float32, Shaped
 from torch import Tensor, nn
 
 from alrun.models.coder import Coding, squared_errors
+from alrun.models.encoded import Encoder
 from alrun.models.vae import Terms
 from alrun.pool import Moments
 
@@ -21,7 +22,12 @@ class AutoencoderNetwork(nn.Module):
             ValueError: convolutions for items that are no images.
         """
         super().__init__()
+        self.latent = coding.latent
         self.coder = coding.build(shape, scale, outputs=coding.latent)
+
+    def encoder(self) -> Encoder:
+        """`code` alone, of the same weights."""
+        return self.coder.without_decoder(self.latent)
 
     def code(self, x: Shaped[Tensor, " b *stored"]) -> Float32[Tensor, "b l"]:
         """The code of each item."""

@@ -8,18 +8,16 @@ from typing import Annotated, Literal
 import numpy as np
 import torch
 from annotated_types import Ge
-from jaxtyping import Float, Float32, Shaped
+from jaxtyping import Float32, Shaped
 from torch import Tensor, nn
-from torch.nn import functional
 from torchvision import models
 
+from alrun.models.canvas import STAGES, Canvas, Lifted, canvas_size
+from alrun.models.encoded import Encoder
 from alrun.models.mlp import connected
-from alrun.models.network import CHANNELS, Adapt, channels_first, enlarged, is_image
+from alrun.models.network import CHANNELS, Adapt, channels_first, is_image
 from alrun.pool import Inputs, Moments
 
-STAGES = 4
-SIDE = 32
-PADDED_FROM = 28
 SMALL_STEM = 64
 RESNET_WIDTH = 512
 
@@ -74,34 +72,6 @@ class Coding:
         )
 
 
-@dataclass(frozen=True)
-class Canvas:
-    """Sides in pixels (height, width): as stored, resized, and padded around that."""
-
-    stored: tuple[int, int]
-    resized: tuple[int, int]
-    padded: tuple[int, int]
-
-    def laid(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c H W"]:
-        """Stored images on the canvas."""
-        if self.resized != self.stored:
-            images = functional.interpolate(images, size=self.resized, mode="bilinear", antialias=True)
-        return functional.pad(images, (*self._border(1), *self._border(0)))
-
-    def lifted(self, laid: Float[Tensor, "b c H W"]) -> Float[Tensor, "b c h w"]:
-        """What lies where the stored images were, in their size."""
-        (top, _), (left, _) = self._border(0), self._border(1)
-        height, width = self.resized
-        images = laid[:, :, top : top + height, left : left + width]
-        if self.resized != self.stored:
-            images = functional.interpolate(images, size=self.stored, mode="bilinear", antialias=True)
-        return images
-
-    def _border(self, axis: int) -> tuple[int, int]:
-        more = self.padded[axis] - self.resized[axis]
-        return more // 2, more - more // 2
-
-
 class Coder(nn.Module):
     """Items to numbers and back, on one scale: uint8 images in [0, 1], other items standardized."""
 
@@ -118,6 +88,7 @@ class Coder(nn.Module):
         super().__init__()
         self.shape = shape
         self.canvas = canvas
+        self.lifted = nn.Identity() if canvas is None else Lifted(canvas)
         flat = scale if canvas is not None or not is_image(shape) else _each_pixel(shape, scale)
         whole = channels_first(shape) if canvas is not None else (prod(shape),)
         self.adapt = Adapt(shape if canvas is not None else whole, flat, whole)
@@ -138,18 +109,31 @@ class Coder(nn.Module):
 
     def encode(self, item: Float32[Tensor, " b *item"]) -> Float32[Tensor, "b o"]:
         """The numbers of scaled items."""
-        if self.canvas is not None:
-            item = self.canvas.laid(item).contiguous(memory_format=torch.channels_last)
-        return self.encoder(item).float()
+        return _laid(item, self.canvas, self.encoder)
+
+    def without_decoder(self, count: int) -> Encoder:
+        """The encoding half, of the same weights, that gives the first `count` numbers."""
+        return Encoder(self.adapt, _Encoding(self, count), width=count, widest=self.widest)
 
     def decode(self, z: Float32[Tensor, "b l"]) -> Float32[Tensor, " b *item"]:
         """Scaled items from numbers."""
-        item = self.decoder(z).float()
-        return item if self.canvas is None else self.canvas.lifted(item)
+        return self.lifted(self.decoder(z).float())
 
     def stored(self, item: Float32[Tensor, " b *item"]) -> Float32[Tensor, " b *stored"]:
         """Scaled items in the units and shape of the stored ones (uint8 counts as value / 255)."""
         return (item * self.adapt.std + self.adapt.mean).reshape(len(item), *self.shape)
+
+
+class _Encoding(nn.Module):
+    """The encoding half of a coder, without the decoder."""
+
+    def __init__(self, coder: Coder, count: int) -> None:
+        super().__init__()
+        self.canvas, self.encoder, self.count = coder.canvas, coder.encoder, count
+
+    def forward(self, item: Float32[Tensor, " b *item"]) -> Float32[Tensor, "b o"]:
+        """The first numbers of scaled items."""
+        return _laid(item, self.canvas, self.encoder)[:, : self.count]
 
 
 def squared_errors(
@@ -175,20 +159,6 @@ def scale_of(inputs: Inputs) -> Moments:
     return Moments(np.zeros(channels, np.float32), np.ones(channels, np.float32))
 
 
-def canvas_size(shape: tuple[int, ...]) -> Canvas:
-    """The canvas on which images of this stored shape are encoded.
-
-    Raises:
-        ValueError: the items are no images.
-    """
-    _, height, width = channels_first(shape)
-    stored = (height, width)
-    resized = enlarged(stored, SIDE) if min(stored) < PADDED_FROM else stored
-    step = 2**STAGES
-    padded = (max(SIDE, -(-resized[0] // step) * step), max(SIDE, -(-resized[1] // step) * step))
-    return Canvas(stored, resized, padded)
-
-
 def extremes(inputs: Inputs) -> tuple[float, float]:
     """Smallest and largest number of the items as networks see them; uint8 counts as 0 to 1.
 
@@ -207,6 +177,13 @@ def extremes(inputs: Inputs) -> tuple[float, float]:
             )
         low, high = min(low, float(block.min())), max(high, float(block.max()))
     return low, high
+
+
+def _laid(item: Tensor, canvas: Canvas | None, encoder: nn.Module) -> Float32[Tensor, "b o"]:
+    """The encoder's numbers of scaled items, laid on its canvas if it has one."""
+    if canvas is not None:
+        item = canvas.laid(item).contiguous(memory_format=torch.channels_last)
+    return encoder(item).float()
 
 
 def _each_pixel(shape: tuple[int, ...], scale: Moments) -> Moments:

@@ -1,5 +1,6 @@
 """The network every family builds: stored items in, logits out, with the last hidden layer in sight."""
 
+from collections.abc import Iterator
 from math import prod
 from typing import Protocol, runtime_checkable
 
@@ -11,6 +12,7 @@ from torch.nn import functional
 from alrun.pool import Moments
 
 CHANNELS = (1, 3, 4)
+CONNECTED = (nn.Linear, nn.BatchNorm1d, nn.ReLU, nn.Dropout)
 
 
 class Adapt(nn.Module):
@@ -93,6 +95,23 @@ class Network(nn.Module):
         """Logits from outputs of `fixed`."""
         return self.head(self.body(f))
 
+    def stages(self) -> tuple[nn.Sequential, nn.Sequential]:
+        """What lies between `fixed` and `head` in two: the end of the feature extractor, then hidden layers.
+
+        Hidden layers are the fully connected ones right before the head. A frozen part is the whole
+        extractor; a body of fully connected layers alone belongs to it as a whole.
+        """
+        if self.is_frozen:
+            return nn.Sequential(), nn.Sequential(self.body)
+        layers = list(_flat(self.body))
+        cut = len(layers)
+        while cut and isinstance(layers[cut - 1], CONNECTED):
+            cut -= 1
+        while cut < len(layers) and isinstance(layers[cut], nn.ReLU):  # it belongs to the layer before
+            cut += 1
+        cut = cut or len(layers)
+        return nn.Sequential(*layers[:cut]), nn.Sequential(*layers[cut:])
+
     def embed(self, x: Shaped[Tensor, " b *stored"]) -> Float[Tensor, "b d"]:
         """The input of the last linear layer, d = `head.in_features`."""
         return self.body(self.frozen(self.adapt(x)))
@@ -100,6 +119,15 @@ class Network(nn.Module):
     def forward(self, x: Shaped[Tensor, " b *stored"]) -> Float[Tensor, "b c"]:
         """Logits."""
         return self.head(self.embed(x))
+
+
+def _flat(layer: nn.Module) -> Iterator[nn.Module]:
+    """The layers of nested sequences, in order."""
+    if not isinstance(layer, nn.Sequential):
+        yield layer
+        return
+    for each in layer:
+        yield from _flat(each)
 
 
 @runtime_checkable

@@ -21,7 +21,9 @@ SHOWN = 3
 UNREADABLE = (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, LookupError, OSError)
 
 
-def require_file(pretrained: bool | str, naming: str = "torchvision") -> None:
+def require_file(
+    pretrained: bool | str, naming: str = "torchvision", setting: str = "model.pretrained"
+) -> None:
     """Refuses a weights file that is not there, before any work starts; `naming` is whose names it must use.
 
     Raises:
@@ -29,8 +31,8 @@ def require_file(pretrained: bool | str, naming: str = "torchvision") -> None:
     """
     if isinstance(pretrained, str) and not Path(pretrained).expanduser().is_file():
         raise FileNotFoundError(
-            f"model.pretrained names a weights file that does not exist: {pretrained}; "
-            f"give the path of a state_dict in {naming}'s naming, or model.pretrained=false"
+            f"{setting} names a weights file that does not exist: {pretrained}; "
+            f"give the path of a state_dict in {naming}'s naming, or {setting}=false"
         )
 
 

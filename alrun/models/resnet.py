@@ -72,15 +72,28 @@ class Resnet:
         weights = WEIGHTS[self.depth]
         size = size_for(shape, self.image_size)
         adapt = Adapt(shape, standard(weights) if self.pretrained else moments, (3, *size))
-        convolution = BUILDERS[self.depth](weights=None)
-        width = convolution.fc.in_features
-        convolution.fc = nn.Identity()  # type: ignore[assignment]
-        if self.stem == "small" or (self.stem == "auto" and not self.pretrained and max(size) <= SMALL_SIDE):
-            convolution.conv1 = nn.Conv2d(3, 64, 3, padding=1, bias=False)
-            nn.init.kaiming_normal_(convolution.conv1.weight, mode="fan_out", nonlinearity="relu")
-            convolution.maxpool = nn.Identity()  # type: ignore[assignment]
+        small = self.stem == "small" or (
+            self.stem == "auto" and not self.pretrained and max(size) <= SMALL_SIDE
+        )
+        convolution, width = residual(self.depth, small_stem=small)
         if self.pretrained:
             load_weights(convolution, self.pretrained, weights, prefix="")
         rest = ending(width, self.hidden, self.dropout)
         head = nn.Linear([width, *self.hidden][-1], classes)
         return joined(adapt, convolution, rest, head, freeze=self.freeze)
+
+
+def residual(depth: Literal[18, 34, 50], *, small_stem: bool) -> tuple[nn.Module, int]:
+    """A ResNet of this depth up to its average over the image, for color images; and its width.
+
+    The layers are torchvision's. A small stem is a 3x3 convolution of stride 1, in place of a 7x7 one of
+    stride 2 and a max-pool.
+    """
+    network = BUILDERS[depth](weights=None)
+    width = network.fc.in_features
+    network.fc = nn.Identity()  # type: ignore[assignment]
+    if small_stem:
+        network.conv1 = nn.Conv2d(3, 64, 3, padding=1, bias=False)
+        nn.init.kaiming_normal_(network.conv1.weight, mode="fan_out", nonlinearity="relu")
+        network.maxpool = nn.Identity()  # type: ignore[assignment]
+    return network, width

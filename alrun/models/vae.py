@@ -7,6 +7,7 @@ from jaxtyping import Float32, Shaped
 from torch import Tensor, nn
 
 from alrun.models.coder import Coding, squared_errors
+from alrun.models.encoded import Encoder
 from alrun.pool import Moments
 
 
@@ -35,7 +36,12 @@ class VaeNetwork(nn.Module):
             ValueError: convolutions for items that are no images.
         """
         super().__init__()
+        self.latent = coding.latent
         self.coder = coding.build(shape, scale, outputs=2 * coding.latent)
+
+    def encoder(self) -> Encoder:
+        """`code` alone, of the same weights."""
+        return self.coder.without_decoder(self.latent)
 
     def encode(
         self, x: Shaped[Tensor, " b *stored"]

@@ -43,6 +43,11 @@ class Method:
     runs: tuple[Run, ...]
     left: tuple[Run, ...]
 
+    @property
+    def all(self) -> tuple[Run, ...]:
+        """Runs counted, then those that are not."""
+        return (*self.runs, *self.left)
+
     @cached_property
     def seeds(self) -> frozenset[int]:
         """Seeds of the runs counted."""
@@ -101,14 +106,14 @@ class Panel:
     @property
     def missing(self) -> Iterator[str]:
         """A line for each run that is broken, and for each seed that other methods have."""
-        seeds = {run.seed for method in self.methods for run in (*method.runs, *method.left)}
+        seeds = {run.seed for method in self.methods for run in method.all}
         for method in self.methods:
             title = f"{method.name} on {self.dataset}"
-            for run in (*method.runs, *method.left):
+            for run in method.all:
                 if not run.whole:
                     how = "not counted" if run in method.left else "counted as far as all its seeds are"
                     yield f"{title}, seed {run.seed}: {run.done} of {run.planned} rounds, {how}"
-            there = {run.seed for run in (*method.runs, *method.left)}
+            there = {run.seed for run in method.all}
             if absent := sorted(seeds - there):
                 yield f"{title}: no run of seed {', '.join(map(str, absent))}"
 

@@ -90,6 +90,18 @@ def draw_train_seconds(axes: Axes, panel: Panel, styles: Looks) -> None:
     axes.set(xlabel="labels", ylabel="training (s a round)")
 
 
+def draw_objective(axes: Axes, panel: Panel, styles: Looks) -> None:
+    """The objective that selections were scored by, by labels (S2, tables 1 and 8); least is best."""
+    for method in panel.methods:
+        _band(axes, method, styles[method.name], method.values("objective"), method.labels)
+    rivals = compared(panel)
+    best = min(rivals, key=lambda method: method.values("objective")[:, -1].mean())
+    end = float(best.values("objective")[:, -1].mean())
+    told = f"{best.name} ends lowest: {end:.3g}" if len(rivals) > 1 else f"{best.name} ends at {end:.3g}"
+    titled(axes, panel.dataset, f"{told} with {best.labels[-1]:,} labels")
+    axes.set(xlabel="labels", ylabel="objective W")
+
+
 def _band(
     axes: Axes,
     method: Method,

@@ -14,6 +14,7 @@ from alrun.report.curves import (
     draw_accuracy_by_labels,
     draw_accuracy_by_query_time,
     draw_candidates,
+    draw_objective,
     draw_train_seconds,
 )
 from alrun.report.looks import Looks, grid, handles, looks
@@ -46,6 +47,11 @@ def figures(panels: Sequence[Panel]) -> dict[str, Figure]:
             out[name] = _bars(title, draw, paying, styles, max(paid))
             _legend(out[name], part_handles([each for panel in costs for each in panel]), PARTS)
     return out
+
+
+def objective_figure(panel: Panel, title: str) -> Figure:
+    """The objective of selections by labels, of runs that were scored."""
+    return _curves(title, draw_objective, [panel], looks([panel]))
 
 
 def save(panels: Sequence[Panel], folder: Path) -> list[Path]:

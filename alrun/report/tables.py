@@ -24,7 +24,7 @@ def save_tables(panels: Sequence[Panel], folder: Path) -> list[Path]:
     files = []
     for name, lines in (("report", by_labels), ("methods", by_method), ("ratios", by_pair)):
         files.append(folder / f"{name}.csv")
-        _write(files[-1], [line for panel in panels for line in lines(panel)])
+        write_lines(files[-1], [line for panel in panels for line in lines(panel)])
     return files
 
 
@@ -40,7 +40,7 @@ def by_labels(panel: Panel) -> Iterator[Line]:
             line: Line = {"dataset": panel.dataset, "method": method.name, "labels": labels}
             line["seeds"] = len(method.runs)
             for name, values in columns.items():
-                line |= _mean_and_std(name, values[:, place])
+                line |= mean_and_std(name, values[:, place])
             yield line
 
 
@@ -53,12 +53,12 @@ def by_method(panel: Panel) -> Iterator[Line]:
         query, once = query_cost(method), once_cost(method)
         line: Line = {"dataset": panel.dataset, "method": method.name, "strategy": method.strategy}
         line |= {"seeds": len(method.runs), "labels": int(method.labels[-1])}
-        line |= _mean_and_std("final_accuracy", method.values("accuracy")[:, -1])
-        line |= _mean_and_std("total_query_seconds", method.total_query[:, -1])
-        line |= _mean_and_std("average_query_seconds", query.total)
+        line |= mean_and_std("final_accuracy", method.values("accuracy")[:, -1])
+        line |= mean_and_std("total_query_seconds", method.total_query[:, -1])
+        line |= mean_and_std("average_query_seconds", query.total)
         line |= {f"average_{part}_seconds": value for part, value in query.parts.items()}
         line |= {"average_train_seconds": float(method.average("train_seconds").mean())}
-        line |= _mean_and_std("once_seconds", once.total)
+        line |= mean_and_std("once_seconds", once.total)
         line |= {f"once_{part}_seconds": value for part, value in once.parts.items()}
         yield {**line, "settings": method.settings}
 
@@ -102,12 +102,14 @@ def _final(method: Method) -> str:
     return f"{over.mean[0]:.2f}" + ("" if np.isnan(over.std[0]) else f" ± {over.std[0]:.2f}")
 
 
-def _mean_and_std(name: str, values: np.ndarray) -> Line:
+def mean_and_std(name: str, values: np.ndarray) -> Line:
+    """`<name>_mean` and `<name>_std` of numbers, one a seed."""
     over = spread(values[:, None])
     return {f"{name}_mean": float(over.mean[0]), f"{name}_std": float(over.std[0])}
 
 
-def _write(path: Path, lines: Sequence[Line]) -> None:
+def write_lines(path: Path, lines: Sequence[Line]) -> None:
+    """A CSV file with a column for every key; blank where a line has no such key or NaN."""
     names = list(dict.fromkeys(key for line in lines for key in line))
     text = io.StringIO()
     writer = csv.DictWriter(text, names, lineterminator="\n")

@@ -71,18 +71,18 @@ class Diffusion:
     def select(self, current: Round, size: int) -> Batch:
         """The batch, mini-batch by mini-batch on one graph."""
         fixed = current.life.fixed and self.own_graph is None
-        picked, parts = (self._on_fixed if fixed else self._on_fresh)(current, size)
+        picked, facts = (self._on_fixed if fixed else self._on_fresh)(current, size)
         notes = {
             "unreached": picked.unreached,
             "steps": picked.steps,
-            "components": parts,
             "by_influence": picked.by_influence,
             "hub_free": picked.hub_free,
+            **facts,
         }
         return Batch(picked.rows, picked.scores, {name: float(value) for name, value in notes.items()})
 
-    def _on_fixed(self, current: Round, size: int) -> tuple[Picked, int]:
-        """The rows picked on a graph that lasts, and its number of components."""
+    def _on_fixed(self, current: Round, size: int) -> tuple[Picked, dict[str, float]]:
+        """The rows picked on a graph that lasts, and what is to be noted of the graph."""
         ground, parts = current.once("diffusion", lambda _: _lasting(current))
         part, query = Part.whole(current), self._query(current, current.graph, size)
         if query.soft:
@@ -95,7 +95,8 @@ class Diffusion:
         if narrowed or (not query.soft and query.mini_batch < size):  # what is kept stays as it is
             at = at.among(current.candidates)
         ranks = self._ranks(current, len(current.pool))
-        return pick(at, size, query, lambda rows, values: self._clamped(part, rows, values), ranks), parts
+        picked = pick(at, size, query, lambda rows, values: self._clamped(part, rows, values), ranks)
+        return picked, {"components": float(parts)}
 
     def _kept(self, part: "Part", ground: Ground, steps: int) -> Diffused:
         """The labels bought so far, diffused: each purchase is clamped once, and what it changes followed."""
@@ -114,8 +115,8 @@ class Diffusion:
 
         return current.kept(f"diffusion {steps} {self.uncertainty} {self.norm_p}", start, update)
 
-    def _on_fresh(self, current: Round, size: int) -> tuple[Picked, int]:
-        """The rows picked on a graph made for this round, and its number of components."""
+    def _on_fresh(self, current: Round, size: int) -> tuple[Picked, dict[str, float]]:
+        """The rows picked on a graph made for this round, and what is to be noted of the graph."""
         part, graph = self._part(current)
         weights, query = affinity(graph), self._query(current, graph, size)
         candidates = part.candidates
@@ -130,7 +131,10 @@ class Diffusion:
             picked = batch_query(
                 at, size, query, self._score, lambda rows, values: self._clamped(part, rows, values), ranks
             )
-        return replace(picked, rows=part.rows[picked.rows]), components(weights)
+        # the recall of the round's own graph is noted with the round
+        recall = {} if self.own_graph is None else {"own_graph_recall": graph.recall}
+        facts = {"components": float(components(weights)), **recall}
+        return replace(picked, rows=part.rows[picked.rows]), facts
 
     def _part(self, current: Round) -> tuple["Part", Graph]:
         """The rows that labels are diffused on, and their graph."""

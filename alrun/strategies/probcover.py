@@ -1,5 +1,6 @@
 """ProbCover: balls of one radius that cover as much of the pool as possible."""
 
+import logging
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -11,6 +12,9 @@ from alrun.coverage.clusters import k_means
 from alrun.coverage.k_center import k_center
 from alrun.graph.knn import unit_rows
 from alrun.rounds import Batch, Round
+
+MANY = 100_000  # rows; more than that take minutes
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -58,6 +62,14 @@ class Probcover:
 
     def _start(self, current: Round, rng: np.random.Generator) -> tuple[Balls, Cover]:
         points, radius = unit_rows(current.features) if self.unit else current.features, self.delta
+        if len(points) > MANY:
+            times = 1 if radius is not None else 2
+            log.warning(
+                "probcover compares all %d rows with each other before it chooses, %.2g multiplications%s; "
+                "a dataset.pool_size of half as many takes a quarter of that",
+                *(len(points), times * len(points) ** 2 * points.shape[1]),
+                "" if times == 1 else " (strategy.delta=<radius> needs half of them)",
+            )
         if radius is None:
             radius = pure_radius(points, k_means(points, current.pool.classes, rng), self.purity)
         balls = Balls.of(points, radius)

@@ -1,7 +1,6 @@
 """A VAE and a discriminator that learn against each other which items are labeled."""
 
 import math
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, NamedTuple
 
@@ -18,7 +17,7 @@ from alrun.models.discriminator import Discriminator, Familiarity
 from alrun.models.vae import VaeNetwork
 from alrun.pool import Inputs, Pool
 from alrun.training.progress import Progress
-from alrun.training.seeding import seeded
+from alrun.training.seeding import precision, seeded
 from alrun.training.trainer import Chance
 
 
@@ -107,7 +106,7 @@ class Game:
 
     def __init__(self, settings: Adversary, pool: Pool, mixed_precision: bool, chance: Chance) -> None:
         self.settings, self.pool, self.device = settings, pool, pool.inputs.device
-        self.mixed = mixed_precision and self.device.type == "cuda"
+        self.mixed = mixed_precision
         with seeded(chance("weights", "vaal"), self.device):
             self.vae, self.discriminator = settings.parts(pool.inputs)
         self.vae_optimizer = _adam(self.vae, settings.learning_rate)
@@ -137,7 +136,7 @@ class Game:
         self, labeled: Shaped[Tensor, " l *item"], unlabeled: Shaped[Tensor, " u *item"]
     ) -> Float32[Tensor, "3"]:
         """Moves the VAE; squared errors, KL and adversarial term before, each summed over both batches."""
-        with self._precision():
+        with precision(self.device, self.mixed):
             terms = self._terms(labeled) + self._terms(unlabeled)
         self.vae_optimizer.zero_grad()
         (terms @ self.scale).backward()
@@ -148,7 +147,7 @@ class Game:
         self, labeled: Shaped[Tensor, " l *item"], unlabeled: Shaped[Tensor, " u *item"]
     ) -> Float32[Tensor, ""]:
         """Moves the discriminator; its loss before, summed over both batches."""
-        with self._precision():
+        with precision(self.device, self.mixed):
             with torch.no_grad():
                 means = [self.vae.code(x) for x in (labeled, unlabeled)]
             loss = self._told(means[0], 1.0) + self._told(means[1], 0.0)
@@ -169,8 +168,11 @@ class Game:
 
     def _epoch(self, epoch: int, steps: int, chance: Chance) -> list[float]:
         rng, turns = chance("order", "vaal", epoch), self.settings.vae_steps
+        # to the device all at once: a copy in each step would make the GPU wait
         drawn = [
-            batches(rows, steps * turns, self.settings.batch_size, rng).reshape(steps, turns, -1)
+            torch.from_numpy(batches(rows, steps * turns, self.settings.batch_size, rng))
+            .to(self.device)
+            .reshape(steps, turns, -1)
             for rows in (self.pool.labeled, self.pool.unlabeled)
         ]
         self.vae.train()
@@ -189,7 +191,7 @@ class Game:
             )
         return means
 
-    def _step(self, rows: tuple[ndarray, ndarray]) -> Tensor:
+    def _step(self, rows: tuple[Int64[Tensor, "v l"], Int64[Tensor, "v u"]]) -> Tensor:
         """Means over both batches; `rows` are the labeled (v, l) and the unlabeled (v, u) of v turns."""
         *earlier, last = zip(*rows, strict=True)
         for turn in earlier:
@@ -199,11 +201,8 @@ class Game:
         told = self.discriminator_step(labeled, unlabeled)
         return torch.cat([terms[:2] / 2, told.reshape(1)])
 
-    def _taken(self, turn: tuple[ndarray, ndarray]) -> tuple[Tensor, Tensor]:
+    def _taken(self, turn: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
         return self.pool.inputs.take(turn[0]), self.pool.inputs.take(turn[1])
-
-    def _precision(self) -> AbstractContextManager[object]:
-        return torch.autocast("cuda", torch.bfloat16) if self.mixed else nullcontext()
 
     def _parts(self) -> dict[str, Any]:
         return {

@@ -13,7 +13,8 @@ from jaxtyping import Float32, Int64
 from numpy import ndarray
 from torch import Tensor, nn
 
-from alrun.models.network import Architecture, Network
+from alrun.models.encoded import Borrowed, Encoder
+from alrun.models.network import Adapt, Architecture, Network
 from alrun.pool import Inputs, Pool
 
 # Numbers entering the network at once, and items; they bound memory. MLP 784-100-50-10 on 2 busy CPU cores:
@@ -29,16 +30,17 @@ class Head(Protocol):
     """A module (b, ...) -> (b, width): a further output a row, beside the class probabilities.
 
     Attributes:
-        reads: items as they are stored, or inputs of the network's last linear layer.
+        reads: items as they are stored, inputs of the network's last linear layer, or features (b, f): what
+            its hidden layers receive, see `Network.stages`.
         widest: numbers of one row where the module is widest; it bounds how many go through at once.
     """
 
-    reads: Literal["items", "embeddings"]
+    reads: Literal["items", "embeddings", "features"]
     width: int
     widest: int
 
     def __call__(self, x: Tensor) -> Tensor:
-        """The outputs of these items or embeddings."""
+        """The outputs of these items, embeddings or features."""
         ...
 
 
@@ -91,6 +93,9 @@ class Model:
         head = self.named(name)
         if head.reads == "embeddings":
             return self._each(rows, head.width, lambda x: head(self.network.body(x)))
+        if head.reads == "features":
+            extract, _ = self.network.stages()
+            return self._each(rows, head.width, lambda x: head(extract(x).flatten(1)))
         return self._mapped(
             len(rows), head.widest, head.width, lambda part: self.inputs.take(rows[part]), head.__call__
         )
@@ -161,7 +166,13 @@ def fixed_reader(network: Network, inputs: Inputs) -> Callable[[ndarray], Tensor
     """What the trainable part receives, by row; outputs of frozen layers are made once for these inputs."""
     if not network.is_frozen:
         return lambda rows: network.fixed(inputs.take(rows))
-    return inputs.derived(_frozen_digest(network), lambda: _frozen_outputs(network, inputs)).take
+    key = _digest(network.adapt, network.frozen)
+    return inputs.derived(key, lambda: _frozen_outputs(network, inputs)).take
+
+
+def remember(encoder: Encoder, inputs: Inputs, outputs: Float32[ndarray, "n w"]) -> None:
+    """Takes these outputs of an encoder for all inputs as those of a network's layers borrowed from it."""
+    inputs.derived(_digest(encoder.adapt, Borrowed(encoder.layers)), lambda: Inputs(outputs, inputs.device))
 
 
 def restored(
@@ -206,10 +217,10 @@ def _frozen_outputs(network: Network, inputs: Inputs) -> Inputs:
     return Inputs(out, inputs.device)
 
 
-def _frozen_digest(network: Network) -> str:
+def _digest(adapt: Adapt, frozen: nn.Module) -> str:
     """Names the function up to the trainable part: size and moments of its input, frozen weights."""
-    digest = hashlib.sha256(str(network.adapt.out).encode())
-    for module in (network.adapt, network.frozen):
+    digest = hashlib.sha256(str(adapt.out).encode())
+    for module in (adapt, frozen):
         for name, value in [*module.named_parameters(), *module.named_buffers()]:
             digest.update(f"{name}{tuple(value.shape)}".encode())
             digest.update(value.detach().cpu().contiguous().numpy().tobytes())

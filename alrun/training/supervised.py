@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Mapping
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
@@ -17,7 +16,7 @@ from alrun.pool import Pool
 from alrun.training.batches import Batches, flattened
 from alrun.training.model import Model, placed, restored
 from alrun.training.progress import Progress
-from alrun.training.seeding import seeded
+from alrun.training.seeding import precision, seeded
 from alrun.training.trainer import Chance
 
 # numbers; below it a plain step on flat weights is no slower than a fused one (9,800 and 9,000 a second,
@@ -78,8 +77,8 @@ class Supervised:
         model of the round before, which is never changed.
 
         Raises:
-            ValueError: no label yet, augmentation of items that are no images or of a frozen network,
-                BatchNorm with batch_size 1, or a loss that is not finite.
+            ValueError: no label yet, augmentation of items that are no images, BatchNorm with batch_size 1,
+                or a loss that is not finite.
         """
         self._refuse(pool)
         device = pool.inputs.device
@@ -88,15 +87,15 @@ class Supervised:
         network = placed(network, device)
         if self.start == "previous" and start is not None:
             network.load_state_dict(start.network.state_dict())
-        if network.is_frozen and (self.crop or self.flip):
-            raise ValueError(
-                "trainer.crop and trainer.flip cannot act on frozen layers, whose outputs are kept, got "
-                f"crop {self.crop} and flip {self.flip}; use model.freeze=false, or crop=0 and flip=false"
-            )
         held = self._held_out(pool.labeled, chance)
-        fit = _Fit(self, network, pool, np.setdiff1d(pool.labeled, held), held)
+        fit = self.begun(network, pool, np.setdiff1d(pool.labeled, held), held, chance)
         facts = fit.run(chance, progress)
-        return Model(network.eval(), pool.inputs, facts)
+        return Model(network.eval(), pool.inputs, facts, fit.heads)
+
+    def begun(self, network: Network, pool: Pool, rows: ndarray, held: ndarray, chance: Chance) -> "Fit":
+        """A fit to these labeled rows before its first epoch; the loss of the rows held out may end it."""
+        del chance
+        return Fit(self, network, pool, rows, held)
 
     def restored(
         self, architecture: Architecture, pool: Pool, weights: Mapping[str, Any], facts: Mapping[str, float]
@@ -128,13 +127,14 @@ class Supervised:
         return np.sort(chance("order", "validation").permutation(labeled)[:count])
 
 
-class _Fit:
-    """One fit under way: network, optimizer, and the best weights so far."""
+class Fit:
+    """One fit under way: network, optimizer, further outputs, and the best weights so far."""
 
     def __init__(
         self, settings: Supervised, network: Network, pool: Pool, rows: ndarray, held: ndarray
     ) -> None:
         self.settings, self.network, self.device = settings, network, pool.inputs.device
+        self.heads = nn.ModuleDict()
         kind = nn.modules.batchnorm._BatchNorm
         self.norms = [part for part in network.body.modules() if isinstance(part, kind)]
         if self.norms and settings.batch_size == 1 and len(rows) > 1:
@@ -142,10 +142,10 @@ class _Fit:
                 "BatchNorm cannot learn from one item at a time, got trainer.batch_size 1; use 2 or more, "
                 "or a model without BatchNorm"
             )
-        weights = [weight for weight in network.parameters() if weight.requires_grad]
+        weights = _trained(network)
         # on a GPU flat weights would lose channels_last, and a fused step is one call anyway
         self.weights = weights if self.device.type == "cuda" else [flattened(weights)]
-        self.optimizer = _optimizer(settings, self.weights)
+        self.optimizer = optimizer_of(settings, self.weights)
         self.criterion = nn.CrossEntropyLoss() if settings.loss == "cross_entropy" else nn.MultiMarginLoss()
         self.train = Batches(network, pool, rows, crop=settings.crop, flip=settings.flip)
         self.held = Batches(network, pool, held, crop=0, flip=False) if len(held) else None
@@ -155,8 +155,8 @@ class _Fit:
     def run(self, chance: Chance, progress: Progress) -> dict[str, float]:
         """All epochs, or those that are left; the facts of the fit."""
         if (saved := progress.load()) is not None:
-            self.network.load_state_dict(saved["network"])
-            self.optimizer.load_state_dict(saved["optimizer"])
+            for name, part in self.parts().items():
+                part.load_state_dict(saved[name])
             self.state = dict(saved["state"])
         state, settings = self.state, self.settings
         while state["epoch"] < settings.epochs and state["stale"] < (settings.patience or math.inf):
@@ -169,7 +169,7 @@ class _Fit:
         if not all(bool(weight.isfinite().all()) for weight in self.weights):
             raise self._diverged("weights that are no numbers")
         self.network.zero_grad(set_to_none=True)
-        for weight in self.network.parameters():
+        for weight in _trained(self.network):
             # out of the flat vector: a restored network lies in memory the same way, and gives the same bits
             weight.data = weight.data.clone()
         return {
@@ -178,27 +178,43 @@ class _Fit:
             "train_images": float(state["images"]),
         }
 
-    def _kept(self) -> dict[str, Any]:
-        network, optimizer = self.network.state_dict(), self.optimizer.state_dict()
-        return {"network": network, "optimizer": optimizer, "state": self.state}
+    def parts(self) -> dict[str, Any]:
+        """What has a state_dict to be kept and loaded, by name."""
+        return {"network": self.network, "optimizer": self.optimizer}
 
-    def _epoch(self, epoch: int, chance: Chance) -> None:
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.settings.rate(epoch)
-        rng = chance("order", epoch)
-        order = rng.permutation(len(self.train))
-        self.network.train()
-        losses, sizes = [], []
+    def steps(self, rng: np.random.Generator) -> tuple[list[Tensor], list[int]]:
+        """The steps of one epoch; the loss before each, and its items."""
+        order, losses, sizes = rng.permutation(len(self.train)), [], []
         with seeded(rng, self.device):
             for x, y in self.train.each(order, self.settings.batch_size):
                 losses.append(self._step(x, y))
                 sizes.append(len(y))
+        return losses, sizes
+
+    def descend(self, loss: Tensor) -> None:
+        """One step of the network down this loss."""
+        flat = self.weights[0].grad if self.device.type != "cuda" else None
+        if flat is not None:
+            flat.zero_()  # the weights' gradients are views in it and must stay
+        else:
+            self.optimizer.zero_grad()
+        loss.backward()
+        self.optimizer.step()
+
+    def _kept(self) -> dict[str, Any]:
+        return {**{name: part.state_dict() for name, part in self.parts().items()}, "state": self.state}
+
+    def _epoch(self, epoch: int, chance: Chance) -> None:
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.settings.rate(epoch)
+        self.network.train()
+        losses, sizes = self.steps(chance("order", epoch))
         # read once an epoch: a read in each step would make the GPU wait
-        loss = float(torch.stack(losses).double().cpu() @ torch.tensor(sizes).double()) / len(order)
+        loss = float(torch.stack(losses).double().cpu() @ torch.tensor(sizes).double()) / sum(sizes)
         if not math.isfinite(loss):
             raise self._diverged(f"loss {loss}")
         self.state["loss"] = loss
-        self.state["images"] += len(order)
+        self.state["images"] += sum(sizes)
         if self.settings.patience is not None:
             self._watch(loss if self.held is None else self._held_loss(self.held))
 
@@ -206,20 +222,10 @@ class _Fit:
         if len(y) == 1:
             for norm in self.norms:
                 norm.eval()
-        flat = self.weights[0].grad if self.device.type != "cuda" else None
-        if flat is not None:
-            flat.zero_()  # the weights' gradients are views in it and must stay
-        else:
-            self.optimizer.zero_grad()
-        with self._precision():
+        with precision(self.device, self.settings.mixed_precision):
             loss = self.criterion(self.network.trainable(x).float(), y)
-        loss.backward()
-        self.optimizer.step()
+        self.descend(loss)
         return loss.detach()
-
-    def _precision(self) -> AbstractContextManager[object]:
-        mixed = self.settings.mixed_precision and self.device.type == "cuda"
-        return torch.autocast("cuda", torch.bfloat16) if mixed else nullcontext()
 
     def _watch(self, loss: float) -> None:
         if loss < self.state["best"]:
@@ -245,7 +251,12 @@ class _Fit:
         )
 
 
-def _optimizer(settings: Supervised, weights: list[nn.Parameter]) -> torch.optim.Optimizer:
+def _trained(network: Network) -> list[nn.Parameter]:
+    return [weight for weight in network.parameters() if weight.requires_grad]
+
+
+def optimizer_of(settings: Supervised, weights: list[nn.Parameter]) -> torch.optim.Optimizer:
+    """A new optimizer of these weights."""
     rate, decay = settings.learning_rate, settings.weight_decay
     fused = weights[0].device.type == "cuda" or sum(weight.numel() for weight in weights) >= FUSED_FROM
     foreach = None if fused else False

@@ -1,6 +1,5 @@
 """Supervised training, and beside it an adversary that tells labeled items from unlabeled ones."""
 
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -15,9 +14,9 @@ from alrun.training.model import Model, restored
 from alrun.training.progress import Phase, Progress, Silent
 from alrun.training.supervised import Supervised
 from alrun.training.trainer import Chance
+from alrun.training.trial import seconds_a_step
 
 HEAD = "discriminator"
-TRIED = 2  # steps
 
 
 @dataclass(frozen=True)
@@ -64,18 +63,16 @@ class Vaal(Supervised):
         )
         return replace(task, facts={**task.facts, **facts}, heads=nn.ModuleDict({HEAD: head}))
 
-    def seconds_beside(self, inputs: Inputs, chance: Chance) -> float:
-        """Seconds that fitting the head to a pool of these inputs takes, from a few trial steps."""
-        some = Inputs(inputs.array[: 2 * self.adversary.batch_size], inputs.device)
-        seconds = []
-        for steps in (1, 1 + TRIED):
-            short, begun = replace(self.adversary, steps=steps), time.perf_counter()
-            short.fit(
-                _one_label(some), mixed_precision=self.mixed_precision, chance=chance, progress=Silent()
-            )
-            seconds.append(time.perf_counter() - begun)
-        each = max(0.0, seconds[1] - seconds[0]) / TRIED
-        return each * self.adversary.plan(_one_label(inputs)).steps
+    def seconds_beside(self, architecture: Architecture, pool: Pool, chance: Chance) -> float:
+        """Seconds that fitting the head to this pool takes, from a few trial steps."""
+        del architecture
+        some = _one_label(Inputs(pool.inputs.array[: 2 * self.adversary.batch_size], pool.inputs.device))
+
+        def fit(steps: int) -> None:
+            short = replace(self.adversary, steps=steps)
+            short.fit(some, mixed_precision=self.mixed_precision, chance=chance, progress=Silent())
+
+        return seconds_a_step(fit) * self.adversary.plan(_one_label(pool.inputs)).steps
 
     def restored(
         self, architecture: Architecture, pool: Pool, weights: Mapping[str, Any], facts: Mapping[str, float]

@@ -30,12 +30,19 @@ def costs(
         bad = columns[(columns < 0) | (columns >= len(features))][0]
         raise ValueError(f"columns must be rows 0..{len(features) - 1}, got {bad}")
     points = points_of(features, metric)
-    targets = np.ascontiguousarray(points[columns].T, dtype=np.float64)
-    found = np.empty((len(points), len(columns)))
+    return between(points, points[columns], metric)
+
+
+def between(
+    points: Float32[ndarray, "m e"], targets: Float32[ndarray, "b e"], metric: Metric
+) -> Float64[ndarray, "m b"]:
+    """As `costs`, between points that `points_of` made."""
+    across = np.ascontiguousarray(targets.T, dtype=np.float64)
+    found = np.empty((len(points), len(targets)))
     fill = _fill if COMPILED else _fill_plainly
     with threads() as share:
         share(
-            lambda start, stop: fill(points, targets, metric == "euclidean", found, start, stop), len(points)
+            lambda start, stop: fill(points, across, metric == "euclidean", found, start, stop), len(points)
         )
     return found
 

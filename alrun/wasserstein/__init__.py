@@ -1,0 +1,1 @@
+"""Wasserstein core sets: selections of least transport cost, with certified bounds."""

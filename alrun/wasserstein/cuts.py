@@ -1,0 +1,125 @@
+"""Linear lower bounds on what selections cost: what the master program knows of the transport."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float64, Int64
+from numpy import ndarray
+
+from alrun.transport.c_transform import c_transform
+from alrun.wasserstein.ascent import Proof, Task
+from alrun.wasserstein.descent import Choice
+from alrun.wasserstein.ground import Ground
+from alrun.wasserstein.lift import lifted
+
+STRETCHES = (0.5, 1.0, 2.0)  # the s of (7r)
+
+
+@dataclass(frozen=True, eq=False)
+class Cut:
+    """Every selection of as many columns costs at least `constant` and its columns' coefficients.
+
+    Source: ALGORITHMS 3.3, where each kind is proven.
+    """
+
+    kind: str
+    constant: float
+    coefficients: Float64[ndarray, " n"]
+
+    def at(self, rows: Int64[ndarray, " b"]) -> float:
+        """What this selection costs at least."""
+        return self.constant + float(self.coefficients[rows].sum())
+
+
+def benders(task: Task, found: Choice) -> Cut:
+    """(B): the duals of a selection's transport, for all columns by the c-transform; tight at the selection.
+
+    Source: S2 (5), corrected: with the constant term.
+    """
+    prices = found.plan.row_duals
+    values = c_transform(torch.from_numpy(task.ground.points), prices, task.ground.metric)
+    return _dual_cut("benders", task, found, values)
+
+
+def capacitated(task: Task, found: Choice, watch: Callable[[], None]) -> Cut:
+    """(B+): as (B), where a row fills a column by its own mass at most; nowhere below (B), and as tight."""
+    every = np.arange(len(task.ground))
+    values, _ = lifted(task.ground, found.plan.row_duals, task.size, every, watch=watch)
+    return _dual_cut("capacitated", task, found, values)
+
+
+def _dual_cut(kind: str, task: Task, found: Choice, values: Float64[ndarray, " n"]) -> Cut:
+    # For its own columns the plan's duals are exact, where `lifted` may have rounded them down.
+    values[found.rows] = np.maximum(values[found.rows], found.plan.column_duals)
+    return Cut(kind, float(found.plan.row_duals.mean()), values / task.size)
+
+
+def proven(task: Task, found: Proof) -> Cut:
+    """The cut of a Lagrangian bound's prices, a (B+) that is tight nowhere by design."""
+    return Cut("lagrangian", float(found.prices.mean()), found.values / task.size)
+
+
+def filling(task: Task, watch: Callable[[], None]) -> Cut:
+    """(6*): what filling each column costs by itself; (B+) at prices of zero."""
+    n = len(task.ground)
+    values, _ = lifted(task.ground, np.zeros(n), task.size, np.arange(n), watch=watch)
+    return Cut("filling", 0.0, values / task.size)
+
+
+def nearest(task: Task, watch: Callable[[], None]) -> Cut:
+    """(6'): mass that does not stay at a column, or at its duplicates, comes from the nearest other row.
+
+    Source: S2 (6). Departs: the coefficient quoted there, 1 / B, is no bound (all distances equal to 1 cost
+    1 - B / N); max(0, 1 / B - z / N) is, with z rows at distance zero.
+    """
+    ground, n = task.ground, len(task.ground)
+    _, twins, counts = np.unique(ground.points, axis=0, return_inverse=True, return_counts=True)
+    twins = twins.reshape(-1)
+    least = np.empty(n)
+    for part in ground.tiles(np.arange(n)):
+        watch()
+        tile = ground.floor(part)
+        tile[twins[part][:, None] == twins] = np.inf
+        least[part] = tile.min(axis=1)
+    least[np.isinf(least)] = 0
+    stays = counts[twins] / n
+    return Cut("nearest", 0.0, np.maximum(0, 1 / task.size - stays) * least)
+
+
+def triangle(task: Task, found: Choice) -> list[Cut]:
+    """(7), or (7r) where the metric is a squared one: who is far from a good selection is far from the pool.
+
+    Source: S2 (7). Departs: cosine distances break the triangle inequality; (7r) with s = 0.5, 1, 2 for them.
+    """
+    gaps = found.costs.min(axis=1) / task.size
+    if task.ground.metric == "euclidean":
+        return [Cut("triangle", -found.cost, gaps)]
+    return [Cut("triangle", -found.cost / s, gaps / (1 + s)) for s in STRETCHES]
+
+
+def dual_inequality(task: Task, found: Choice) -> Cut:
+    """(8) in the second reading of its lost formula: new columns cost what they may save at the most.
+
+    Raises:
+        ValueError: the metric is none, and the inequality false.
+    Source: S2 (8); ALGORITHMS 3.3, R2, where (B) of the same selection is shown to imply it.
+    """
+    check_metric(task.ground)
+    saved = found.costs.max(axis=1) / task.size
+    saved[found.rows] = 0
+    return Cut("dual", found.cost, -saved)
+
+
+def check_metric(ground: Ground) -> None:
+    """Refuses the dual inequality where it does not hold.
+
+    Raises:
+        ValueError: cosine distances.
+    """
+    if ground.metric != "euclidean":
+        raise ValueError(
+            f"the dual inequality holds for metrics only, got strategy.metric={ground.metric}; "
+            "use euclidean, or strategy.dual=false"
+        )

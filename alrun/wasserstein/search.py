@@ -1,0 +1,206 @@
+"""The whole search for a Wasserstein core set: refinement from both sides, then generalized Benders."""
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+from jaxtyping import Int64
+from numpy import ndarray
+
+from alrun.coverage.k_center import k_center
+from alrun.coverage.k_medoids import k_medoids
+from alrun.wasserstein.ascent import Task
+from alrun.wasserstein.descent import Choice, choice
+from alrun.wasserstein.program import Program
+from alrun.wasserstein.refinement import Refinement
+from alrun.wasserstein.rules import Rules
+
+FEW_ROWS = 20  # below this a search always ends at the proven optimum
+SWEEPS = 3
+
+Record = dict[str, Any]
+log = logging.getLogger(__name__)
+
+
+class Over(Exception):  # noqa: N818
+    """The time is up."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """When a search ends: after so many seconds or iterations, or at a proven relative gap."""
+
+    seconds: float | None
+    iterations: int | None
+    gap: float
+
+
+@dataclass(frozen=True, eq=False)
+class Found:
+    """What a search found.
+
+    Attributes:
+        choice: the best selection. bound: what every selection costs at least; None where nothing is proven.
+        stopped: by `gap`, `optimal`, `seconds`, `iterations`, `interrupt`, `exhausted` (pruning leaves
+            nothing), `solver` (it failed).
+        records: one for each iteration; see `Search.record`.
+    """
+
+    choice: Choice
+    bound: float | None
+    stopped: str
+    records: list[Record] = field(default_factory=list)
+
+    @property
+    def gap(self) -> float | None:
+        """What is unproven, as a share of the cost."""
+        return None if self.bound is None else _gap(self.choice.cost, self.bound)
+
+
+class Search:
+    """One search; `tell` is handed each record as it comes.
+
+    A record has the iteration, seconds since the start, phase (`start`, `refine`, `benders`, `end`), value
+    (cost of the selection looked at), objective (the least so far), bound and gap (None without one), cuts,
+    and status (of the solver).
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        rules: Rules,
+        limits: Limits,
+        rng: np.random.Generator,
+        tell: Callable[[Record], None],
+    ) -> None:
+        small = len(task.ground) < FEW_ROWS
+        self.task, self.rng, self.tell = task, rng, tell
+        self.rules = replace(rules, columns=None) if small else rules
+        self.limits = Limits(None, None, 0.0) if small else limits
+        self.begun = time.perf_counter()
+        self.records: list[Record] = []
+        self.best: Choice | None = None
+        self.bound: float | None = None
+
+    def run(self) -> Found:
+        """Searches until a limit is reached or the optimum proven; ctrl-C ends it with the best so far."""
+        try:
+            stopped = self._run()
+        except Over:
+            stopped = "seconds"
+        except KeyboardInterrupt:
+            if self.best is None:
+                raise
+            log.warning("interrupted: the best selection so far is used")
+            stopped = "interrupt"
+        assert self.best is not None  # the start is never cut short
+        last = self.records[-1] if self.records else {"objective": None, "bound": None, "cuts": 0}
+        if (last["objective"], last["bound"]) != (self.best.cost, self.bound):
+            self.record("end", self.best.cost, last["cuts"], stopped)
+        return Found(self.best, self.bound, stopped, self.records)
+
+    def watch(self) -> None:
+        """Called between small pieces of work; ends the search when its time is up."""
+        if self.limits.seconds is not None and time.perf_counter() - self.begun > self.limits.seconds:
+            raise Over
+
+    def seconds_for(self, most: float | None) -> float | None:
+        """So many seconds, or those that are left if they are fewer."""
+        self.watch()
+        if self.limits.seconds is None:
+            return most
+        left = self.limits.seconds - (time.perf_counter() - self.begun)
+        return left if most is None else min(most, left)
+
+    def offer(self, found: Choice) -> bool:
+        """Keeps a selection if it is the best so far."""
+        if self.best is not None and found.cost >= self.best.cost:
+            return False
+        self.best = found
+        return True
+
+    def raise_bound(self, bound: float) -> None:
+        """Keeps a bound if it is the highest so far; what is proven beyond the best cost is the best cost."""
+        assert self.best is not None
+        self.bound = min(bound if self.bound is None else max(bound, self.bound), self.best.cost)
+
+    def record(self, phase: str, value: float, cuts: int, status: str) -> None:
+        """Notes where the search stands."""
+        assert self.best is not None
+        objective, bound = self.best.cost, self.bound
+        self.records.append(
+            {
+                "iteration": len(self.records),
+                "seconds": time.perf_counter() - self.begun,
+                "phase": phase,
+                "value": value,
+                "objective": objective,
+                "bound": bound,
+                "gap": None if bound is None else _gap(objective, bound),
+                "cuts": cuts,
+                "status": status,
+            }
+        )
+        self.tell(self.records[-1])
+
+    def reached(self) -> str | None:
+        """The limit that is reached, if one is."""
+        assert self.best is not None
+        if self.best.cost <= 0:  # none costs less than nothing
+            self.raise_bound(0.0)
+        if self.bound is not None and _gap(self.best.cost, self.bound) <= self.limits.gap:
+            return "optimal" if self.bound >= self.best.cost else "gap"
+        if self.limits.iterations is not None and len(self.records) > self.limits.iterations:
+            return "iterations"
+        self.watch()
+        return None
+
+    def _run(self) -> str:
+        self.offer(choice(self.task, self._start()))
+        assert self.best is not None
+        if self.task.free == 0 or self.task.free == len(self.task.candidates):
+            self.raise_bound(self.best.cost)
+        self.record("start", self.best.cost, 0, self.rules.start)
+        refinement = Refinement(self.task, self.rules, self.rng, self)
+        while refinement.goes_on:
+            if (stop := self.reached()) is not None:
+                return stop
+            self.record("refine", refinement.round(), 0, "")
+        return self._benders(refinement)
+
+    def _benders(self, refinement: Refinement) -> str:
+        if (stop := self.reached()) is not None:
+            return stop
+        program = Program(self.task, self.rules, self, refinement.proof, refinement.polish)
+        while (stop := self.reached()) is None:
+            value, status, over = program.iterate()
+            self.record("benders", value, len(program.cuts), status)
+            if over is not None:
+                return self.reached() or over
+        return stop
+
+    def _start(self) -> Int64[ndarray, " b"]:
+        task = self.task
+        points = task.ground.points
+        if self.rules.start == "k_centers":
+            rows, _ = k_center(points, task.fixed, task.candidates, task.free)
+        else:
+            # unit rows lie in euclidean space as their cosine distances do
+            rows = k_medoids(
+                points,
+                task.fixed,
+                task.candidates,
+                task.free,
+                metric=task.ground.metric,
+                rng=self.rng,
+                sample=None,
+                sweeps=1 if len(points) > 10_000 else SWEEPS,
+            ).rows
+        return np.concatenate([task.fixed, rows])
+
+
+def _gap(cost: float, bound: float) -> float:
+    return 0.0 if cost <= bound else (cost - bound) / cost

@@ -1,0 +1,287 @@
+"""A head on a featurizer's frozen encoder: its network, its training, whole runs, kills."""
+
+import csv
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import CPU, settings
+from torch import nn
+
+from alrun.assembly import assemble
+from alrun.cache import Watch
+from alrun.config import ConfigError
+from alrun.data.bundled import Digits
+from alrun.features.encoding import encoded
+from alrun.forecast import forecast
+from alrun.lifetime import Lifetime
+from alrun.models.encoded import Encoder, FrozenHead
+from alrun.models.network import Adapt
+from alrun.overrides import mistakes
+from alrun.pool import Inputs, Pool, stream
+from alrun.run import run
+from alrun.spaces import opened
+from alrun.state import RunFolder
+from alrun.training.evaluate import evaluate
+from alrun.training.model import remember
+from alrun.training.progress import Silent
+
+ENCODED = ["trainer=frozen_head", "featurizer=vae"]
+FAST = ["tracker=none", "budget.initial=20", "budget.rounds=2", "dataset.pool_size=120", "trainer.epochs=4"]
+SIMCLR = ["dataset=digits", "featurizer=simclr", "trainer=frozen_head", "strategy=coreset"]
+TINY = ["featurizer.width=2", "featurizer.epochs=2", "featurizer.batch_size=32"]
+
+
+class Counting(nn.Module):
+    """Image to numbers, by weights of its own; remembers what it was shown."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(64, 6)
+        self.norm = nn.BatchNorm1d(6)
+        self.seen: list[torch.Tensor] = []
+
+    def forward(self, x):
+        self.seen.append(x)
+        return self.norm(self.linear(x.flatten(1)))
+
+
+class Broken(Silent):
+    """Keeps every state, and dies at the end of an epoch once."""
+
+    def __init__(self, dies: int) -> None:
+        self.dies, self.state = dies, None
+
+    def epoch(self, done, total):
+        if done == self.dies:
+            self.dies = 0
+            raise KeyboardInterrupt
+
+    def keep(self, epoch, make):
+        self.state = torch.save(make(), "state.pt")
+
+    def load(self):
+        return torch.load("state.pt") if Path("state.pt").exists() else None
+
+
+class Unwatched(Watch):
+    """A screen nobody looks at."""
+
+    def already(self, folder): ...
+    def say(self, news): ...
+    def tell(self, news): ...
+    def begin(self, rounds, done): ...
+    def epoch(self, done, total): ...
+    def round(self, record): ...
+
+
+@pytest.fixture
+def pool() -> Pool:
+    """Sixty digits, thirty of them labeled."""
+    data = Digits(None, None, False).load(Path(), stream(0, "split"))
+    labels = np.where(np.arange(60) % 2, data.labels[:60], -1)
+    return Pool(Inputs(data.inputs[:60]), labels, 10)
+
+
+def encoder(pool: Pool) -> tuple[Encoder, Counting]:
+    torch.manual_seed(0)
+    layers = Counting()
+    layers.norm.running_mean.normal_()
+    adapt = Adapt(pool.inputs.shape, pool.inputs.moments, (1, 8, 8))
+    return Encoder(adapt, layers, width=6, widest=64), layers
+
+
+def fitted(pool: Pool, architecture, *words: str, progress=None, **fields):
+    trainer = replace(assemble(settings(*ENCODED, "trainer.epochs=3", *words)).trainer, **fields)
+    return trainer.fit(
+        architecture,
+        pool,
+        chance=lambda *names: stream(0, *names),
+        start=None,
+        progress=progress or Silent(),
+    )
+
+
+def kinds(body: nn.Module) -> list[str]:
+    return [type(layer).__name__ for layer in body.children()]
+
+
+def test_the_head_is_the_one_of_s2_for_images_and_for_office(pool):
+    base, _ = encoder(pool)
+    images = FrozenHead(4, True, 0.0).on(base).build(pool.inputs.shape, pool.inputs.moments, 10)
+    assert kinds(images.body) == ["Linear", "BatchNorm1d", "ReLU"]
+    office = FrozenHead(4, False, 0.5).on(base).build(pool.inputs.shape, pool.inputs.moments, 10)
+    assert kinds(office.body) == ["Linear", "ReLU", "Dropout"]
+    assert (images.body[0].in_features, images.head.in_features, images.head.out_features) == (6, 4, 10)
+
+
+def test_training_moves_the_head_and_nothing_of_the_encoder(pool):
+    base, _ = encoder(pool)
+    before = {name: value.clone() for name, value in base.state_dict().items()}
+    model = fitted(pool, FrozenHead(4, True, 0.0).on(base))
+    after = base.state_dict()
+    assert all(torch.equal(after[name], value) for name, value in before.items())
+    assert not base.layers.training
+    rows = np.arange(60)
+    assert model.embed(rows).shape == (60, 4)
+    by_hand = model.network.body(torch.from_numpy(encoded(base, pool.inputs)))
+    assert np.allclose(model.embed(rows), by_hand.detach().numpy(), atol=1e-5)
+    longer = fitted(pool, FrozenHead(64, True, 0.0).on(base), epochs=60, learning_rate=0.03)
+    known = pool.labeled
+    assert (longer.predict(known).argmax(1) == pool.labels[known]).mean() > 0.6
+
+
+def test_a_state_leaves_the_encoder_out_and_loading_one_leaves_it_alone(pool):
+    base, layers = encoder(pool)
+    model = fitted(pool, FrozenHead(4, True, 0.0).on(base))
+    assert {name.split(".")[0] for name in model.weights} == {"body", "head"}
+    trainer = assemble(settings(*ENCODED)).trainer
+    weights = layers.linear.weight.clone()
+    again = trainer.restored(FrozenHead(4, True, 0.0).on(base), pool, model.weights, {})
+    assert torch.equal(layers.linear.weight, weights)
+    assert np.array_equal(again.predict(np.arange(60)), model.predict(np.arange(60)))
+    network = again.network
+    with pytest.raises(RuntimeError, match="Missing"):
+        network.load_state_dict({name: value for name, value in model.weights.items() if "body" not in name})
+
+
+def test_augmented_images_go_through_the_encoder_anew_in_each_step(pool):
+    base, layers = encoder(pool)
+    architecture = FrozenHead(4, True, 0.0).on(base)
+    remember(base, pool.inputs, encoded(base, pool.inputs))
+    layers.seen.clear()
+    plain = fitted(pool, architecture, crop=0, flip=False, batch_size=10)
+    assert not layers.seen
+    fitted(pool, architecture, crop=2, flip=False, batch_size=10, epochs=2)
+    assert [len(x) for x in layers.seen] == [10] * 6
+    stored = base.adapt(pool.inputs.take(np.arange(60)))
+    moved = [not any(torch.allclose(image, other) for other in stored) for x in layers.seen for image in x]
+    assert sum(moved) > 40
+    layers.seen.clear()
+    plain.predict(np.arange(60))
+    assert not layers.seen
+
+
+def test_outputs_are_remembered_for_the_encoder_they_are_of_alone(pool):
+    base, _ = encoder(pool)
+    architecture = FrozenHead(4, True, 0.0).on(base)
+    remember(base, pool.inputs, np.ones((60, 6), np.float32))
+    model = fitted(pool, architecture, crop=0, flip=False)
+    assert np.ptp(model.embed(np.arange(60)), axis=0).max() < 1e-5
+    assert len(np.unique(model.on(Inputs(pool.inputs.array)).embed(np.arange(60)), axis=0)) > 50
+    with torch.no_grad():
+        base.layers.linear.bias += 1
+    assert len(np.unique(fitted(pool, architecture, crop=0, flip=False).embed(np.arange(60)), axis=0)) > 50
+
+
+@pytest.mark.parametrize("crop", [0, 1])
+def test_a_broken_fit_goes_on_to_the_same_bits(pool, crop, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    architecture = FrozenHead(4, True, 0.3).on(encoder(pool)[0])
+    fit = dict(crop=crop, flip=bool(crop), epochs=5, patience=4)
+    whole = fitted(pool, architecture, **fit)
+    broken = Broken(3)
+    with pytest.raises(KeyboardInterrupt):
+        fitted(pool, architecture, progress=broken, **fit)
+    again = fitted(pool, architecture, progress=broken, **fit)
+    assert all(torch.equal(value, again.weights[name]) for name, value in whole.weights.items())
+
+
+def test_vectors_take_a_head_but_neither_crops_nor_flips():
+    points = np.random.default_rng(0).normal(size=(20, 5)).astype(np.float32)
+    pool = Pool(Inputs(points), np.arange(20) % 2, 2)
+    adapt = Adapt((5,), pool.inputs.moments, (5,))
+    architecture = FrozenHead(4, True, 0.0).on(Encoder(adapt, nn.Linear(5, 3), width=3, widest=5))
+    assert fitted(pool, architecture, crop=0, flip=False).predict(np.arange(20)).shape == (20, 2)
+    with pytest.raises(ValueError, match=r"trainer.crop and trainer.flip need images, got items"):
+        fitted(pool, architecture, crop=4, flip=False)
+
+
+@pytest.mark.parametrize("featurizer", ["none", "pca", "pixels", "penultimate"])
+def test_a_featurizer_without_an_encoder_is_told_before_data_are_read(featurizer):
+    with pytest.raises(ConfigError, match="featurizer: model=frozen_head .* choose featurizer=simclr"):
+        assemble(settings("trainer=frozen_head", "strategy=random", f"featurizer={featurizer}"))
+
+
+@pytest.mark.parametrize("featurizer", ["simclr", "vae", "autoencoder", "pretrained"])
+def test_the_trainer_brings_its_head_whatever_the_data_set_brings(featurizer):
+    found = settings("trainer=frozen_head", f"featurizer={featurizer}", "dataset=cifar10", "model.hidden=7")
+    assert found["model"] == {
+        "_target_": "alrun.models.encoded.FrozenHead",
+        "hidden": 7,
+        "batch_norm": True,
+        "dropout": 0.0,
+    }
+    trainer = assemble(found).trainer
+    assert (trainer.batch_size, trainer.crop, trainer.flip, trainer.schedule) == (128, 4, True, "constant")
+
+
+def test_another_model_chosen_by_hand_is_a_contradiction():
+    words = ["trainer=frozen_head", "featurizer=vae"]
+    assert mistakes([*words, "model=frozen_head"], None, False, assemble) == []
+    (line,) = mistakes([*words, "model=mlp"], None, False, assemble)
+    assert line.startswith("model: another choice brings model=frozen_head, got model=mlp")
+
+
+@pytest.mark.parametrize("featurizer", ["simclr", "vae", "autoencoder"])
+def test_what_featurizers_leave_behind_encodes_as_they_did(pool, featurizer):
+    words = ["dataset=digits", f"featurizer={featurizer}", "featurizer.width=2", "featurizer.epochs=1"]
+    life = Lifetime(lambda *names: stream(0, *names), assemble(settings(*words)).featurizer, None, CPU)
+    found = life.encoder(pool)
+    assert np.array_equal(encoded(found, pool.inputs), life.features(pool))
+    assert found.width == life.features(pool).shape[1]
+
+
+def test_a_forecast_tries_the_head_on_an_encoder_that_is_not_there_yet(pool):
+    experiment = assemble(settings(*SIMCLR, *FAST, *TINY))
+    ahead = forecast(experiment.trainer, experiment.model, experiment.featurizer, pool.blank, [10, 20], 30)
+    assert ahead.training > 0
+
+
+def results(path: Path) -> tuple[bytes, list[dict[str, str]]]:
+    with (path / "rounds.csv").open() as file:
+        lines = [
+            {key: value for key, value in line.items() if not key.endswith(("_seconds", "_mb"))}
+            for line in csv.DictReader(file)
+        ]
+    return (path / "selections.csv").read_bytes(), lines
+
+
+@pytest.fixture(scope="module")
+def played(tmp_path_factory) -> RunFolder:
+    """A whole run on digits, its cache beside it."""
+    home = tmp_path_factory.mktemp("played")
+    found = settings(*SIMCLR, *FAST, *TINY, f"cache.dir={home / 'cache'}")
+    found["choices"] |= {"dataset": "digits", "strategy": "coreset"}
+    folder = RunFolder(home / "run")
+    run(assemble(found), folder, found, Unwatched())
+    return folder
+
+
+def test_a_run_on_digits_selects_in_the_encoders_space_and_can_be_opened_again(played):
+    lines = results(played.path)[1]
+    assert [line["labeled"] for line in lines] == ["20", "30", "40"]
+    kept = torch.load(played.path / "checkpoint" / "round.pt", weights_only=True)
+    assert {name.split(".")[0] for name in kept["weights"]} == {"body", "head"}
+    figures = {path.name for path in played.figures.iterdir()}
+    assert {"features-simclr.png", "features-views.png", "accuracy.png"} <= figures
+    scene = opened(played.path, "cpu", Unwatched())
+    again = evaluate(scene.last.on(Inputs(scene.data.test_inputs)), scene.data.test_labels)
+    assert again["accuracy"] == float(lines[-1]["accuracy"])
+
+
+def test_a_run_killed_while_its_head_is_trained_ends_as_if_it_never_was(played, nursery, tmp_path):
+    often = """
+import functools, alrun.files, alrun.state
+alrun.state.RunFolder.progress = functools.partialmethod(alrun.state.RunFolder.progress, every=0.0)
+"""
+    words = [*SIMCLR, *FAST, *TINY, f"cache.dir={played.path.parent / 'cache'}"]
+    kill = "deadly(alrun.files.Progress, 'keep', 6, True)"
+    assert nursery.run(tmp_path, *words, code=often + kill).returncode == -9
+    assert len(list(tmp_path.rglob("fit.pt"))) == 1
+    done = nursery.run(tmp_path, *words, code=often)
+    assert done.returncode == 0, done.output
+    (path,) = tmp_path.glob("outputs/digits/*/*")
+    assert results(path) == results(played.path)
