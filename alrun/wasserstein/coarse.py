@@ -51,6 +51,7 @@ def coarse(task: Task, rng: np.random.Generator, watch: Callable[[], None]) -> S
 
 SAMPLE = 5000  # rows, or twice the columns to choose; a pool of up to twice as many is not sampled
 ROUNDS, STEPS = 4, 100  # of the sample's refinement
+LOOKED_AT = 48  # columns near a row, among which most rows find theirs
 SWAPS = 200  # candidates tried in each
 
 
@@ -61,6 +62,21 @@ def sampled(task: Task, size: int, rng: np.random.Generator) -> tuple[Task, Int6
     ground = Ground(np.ascontiguousarray(task.ground.points[rows]), task.ground.metric)
     fixed = np.searchsorted(rows, task.fixed)
     return Task(ground, fixed, np.setdiff1d(np.arange(len(rows)), fixed), task.free), rows
+
+
+def _filled_at(
+    costs: Float64[ndarray, "r s"], chances: Float64[ndarray, " s"], width: int
+) -> Float64[ndarray, " r"]:
+    """Of each row the cost at which columns no dearer add up to a chance of one; `width` of them at first."""
+    near = np.argpartition(costs, width - 1, axis=1)[:, :width]
+    order = np.take_along_axis(near, np.argsort(np.take_along_axis(costs, near, 1), axis=1, kind="stable"), 1)
+    sums = np.cumsum(chances[order], axis=1)
+    reached = (sums >= 1 - 1e-9).argmax(axis=1)
+    found = np.take_along_axis(costs, np.take_along_axis(order, reached[:, None], 1), 1)[:, 0]
+    short = np.flatnonzero(sums[:, -1] < 1 - 1e-9)
+    if len(short) and width < costs.shape[1]:
+        found[short] = _filled_at(costs[short], chances, costs.shape[1])
+    return found
 
 
 def guess(task: Task, sample: Sample) -> tuple[Proof, Float64[ndarray, " n"]]:
@@ -76,10 +92,8 @@ def guess(task: Task, sample: Sample) -> tuple[Proof, Float64[ndarray, " n"]]:
     n, columns = len(task.ground), rows[few]
     prices = np.empty(n)
     for part in np.array_split(np.arange(n), -(-n * len(few) * 16 // BLOCK_BYTES)):
-        costs = task.ground.between(part, columns) - largest
-        order = np.argsort(costs, axis=1, kind="stable")
-        reached = (np.cumsum(chances[order], axis=1) >= 1 - 1e-9).argmax(axis=1)
-        prices[part] = np.take_along_axis(costs, np.take_along_axis(order, reached[:, None], 1), 1)[:, 0]
+        costs = task.ground.floor(columns, part).T - largest
+        prices[part] = _filled_at(costs, chances, min(LOOKED_AT, len(few)))
     values, limits = lifted(task.ground, prices, task.size, np.arange(n), rows=rows)
     spread = np.zeros(n)
     spread[columns] = chances

@@ -1,6 +1,8 @@
 """Generalized Benders decomposition: cuts gathered, the master solved, its selection looked at."""
 
 from collections.abc import Callable
+from functools import partial
+from typing import Any
 
 import numpy as np
 from jaxtyping import Int64
@@ -9,7 +11,7 @@ from numpy import ndarray
 from alrun.wasserstein import cuts
 from alrun.wasserstein.ascent import Proof, Task
 from alrun.wasserstein.descent import Choice, choice
-from alrun.wasserstein.master import Answer, Ball, openness, solve
+from alrun.wasserstein.master import Answer, Ball, agreed, openness, solve
 from alrun.wasserstein.rules import Rules
 from alrun.wasserstein.watching import Progress
 
@@ -114,20 +116,20 @@ class Program:
             return Answer(rows, max(each.at(rows) for each in self.cuts), "optimal", True), whole
         largest = max(float(np.abs(cut.coefficients).max()) for cut in self.cuts)
         scale = max(self.search.best.cost, LEAST_SCALE * largest)
-        return (
-            solve(
-                self.task,
-                self.cuts,
-                balls,
-                open_rows,
-                sure,
-                scale=scale,
-                solver=self.rules.solver,
-                gap=self.gap,
-                seconds=self.search.seconds_for(self.rules.master_seconds),
-            ),
-            whole,
-        )
+        ask = partial(solve, self.task, self.cuts, balls, open_rows, sure)
+        options: dict[str, Any] = {"scale": scale, "solver": self.rules.solver, "gap": self.gap}
+        answer = ask(**options, seconds=self.search.seconds_for(self.rules.master_seconds))
+        if whole and self._is_claim(answer):
+            seconds = self.search.seconds_for(self.rules.master_seconds)
+            answer = agreed(answer, ask(**options, seconds=seconds, seed=1), self.cuts)
+        return answer, whole
+
+    def _is_claim(self, answer: Answer) -> bool:
+        """Whether a bound is worth a second solve: in small pools, and wherever it is to end the search."""
+        if self.rules.solver != "highs" or answer.status.startswith("failed"):
+            return False
+        ends = answer.exact or answer.status == "infeasible"
+        return ends or (answer.bound is not None and self.task.ground.is_small)
 
     def _columns(self) -> tuple[Int64[ndarray, " m"], Int64[ndarray, " s"]]:
         """The candidates that a better selection may have, and those that it must have."""

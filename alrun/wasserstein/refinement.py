@@ -5,7 +5,7 @@ from jaxtyping import Int64
 from numpy import ndarray
 
 from alrun.wasserstein.ascent import Ascent, Proof, Task, proof
-from alrun.wasserstein.coarse import SAMPLE, coarse, guess
+from alrun.wasserstein.coarse import SAMPLE, Sample, coarse, guess
 from alrun.wasserstein.descent import Choice, choice, improved, rounded, settled
 from alrun.wasserstein.rules import Rules
 from alrun.wasserstein.watching import Progress
@@ -25,6 +25,7 @@ class Refinement:
     def __init__(self, task: Task, rules: Rules, rng: np.random.Generator, search: Progress) -> None:
         self.task, self.rules, self.rng, self.search = task, rules, rng, search
         self.ascent: Ascent | None = None
+        self.sample: Sample | None = None
         self.idle = 0
         self.queue = np.empty(0, np.int64)
         self.begun, self.passes = False, 0  # whole passes through all candidates since something changed
@@ -41,7 +42,12 @@ class Refinement:
         return None if self.ascent is None or self.ascent.proof.bound == -np.inf else self.ascent.proof
 
     def round(self) -> float:
-        """One round; the cost of the selection that it looked at."""
+        """One round; the cost of the selection that it looked at. In a large pool the first is a sample's."""
+        if self.rules.root and self.sample is None and len(self.task.ground) > 2 * SAMPLE:
+            self.sample = coarse(self.task, self.rng, self.search.watch)
+            found = choice(self.task, self.sample.chosen)
+            self.search.offer(found)
+            return found.cost
         best, bound = self._stand()
         if self.rules.root:
             self._climb()
@@ -70,14 +76,12 @@ class Refinement:
     def _first(self) -> Ascent:
         task, search = self.task, self.search
         assert search.best is not None
-        if len(task.ground) <= 2 * SAMPLE:
+        if self.sample is None:
             search.offer(settled(task, search.best, LLOYD, search.watch))  # a target for the ascent
             first = proof(task, np.zeros(len(task.ground)), watch=search.watch)
             search.raise_bound(first.bound)
             return Ascent(task, first)
-        sample = coarse(task, self.rng, search.watch)
-        search.offer(choice(task, sample.chosen))
-        guessed, chances = guess(task, sample)
+        guessed, chances = guess(task, self.sample)
         near = np.union1d(task.cheapest(guessed.values), np.flatnonzero(chances))
         first = proof(task, guessed.prices, guessed, near, search.watch)
         search.raise_bound(first.bound)
