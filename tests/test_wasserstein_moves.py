@@ -30,7 +30,7 @@ def test_moves_keep_fixed_rows_and_candidates_and_never_cost_more(seed, fixed):
     task = task_of(points, "euclidean", 6, fixed, candidates)
     begun = choice(task, np.concatenate([task.fixed, rng.permutation(candidates)[: task.free]]))
     kept = []
-    calm = settled(task, begun, 3, mute)
+    calm = settled(task, begun, 3, mute, lambda found: None)
     better = improved(task, calm, rng.permutation(np.tile(candidates, 2)), mute, kept.append)
     for found in (calm, better, *kept):
         assert found.rows[: len(fixed)].tolist() == list(fixed)
@@ -62,9 +62,12 @@ def test_a_swap_is_not_judged_by_columns_without_rows_of_their_own(monkeypatch):
 def test_lloyd_moves_each_column_to_the_medoid_of_its_cell():
     points = np.array([0, 1, 2, 10, 11, 12], np.float32)[:, None]
     task = task_of(points, "euclidean", 2)
-    assert sorted(settled(task, choice(task, np.array([0, 5])), 3, mute).rows) == [1, 4]
+    assert sorted(settled(task, choice(task, np.array([0, 5])), 3, mute, lambda found: None).rows) == [1, 4]
     pinned = task_of(points, "euclidean", 2, (0,))
-    assert settled(pinned, choice(pinned, np.array([0, 5])), 3, mute).rows.tolist() == [0, 4]
+    assert settled(pinned, choice(pinned, np.array([0, 5])), 3, mute, lambda found: None).rows.tolist() == [
+        0,
+        4,
+    ]
 
 
 def test_each_row_is_in_the_cell_of_the_column_that_takes_most_of_it():

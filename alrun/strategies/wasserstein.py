@@ -92,10 +92,12 @@ class Wasserstein:
         if self.metric == "cosine":
             check_directed(features)
         ground = Ground.of(features, self.metric)
-        found = [
-            (task, self._searched(current, task, number), rows)
-            for number, (task, rows) in enumerate(self._tasks(current, ground, size))
-        ]
+        found: list[Part] = []
+        limits = Limits(self.seconds, self.iterations, self.gap)
+        for task, rows in self._tasks(current, ground, size):
+            found.append((task, self._searched(current, task, len(found), limits), rows))
+            if found[-1][1].stopped == "interrupt":
+                limits = Limits(self.seconds, 0, self.gap)  # ctrl-C ends the searches of all parts
         rows = np.concatenate([rows[each.choice.rows[len(task.fixed) :]] for task, each, rows in found])
         scores = np.concatenate([_scores(task, each) for task, each, _ in found])
         order = np.lexsort((rows, scores))
@@ -120,21 +122,20 @@ class Wasserstein:
                 tasks.append((Task(part, fixed, options, free), rows))
         return tasks
 
-    def _searched(self, current: Round, task: Task, part: int) -> Found:
+    def _searched(self, current: Round, task: Task, part: int, limits: Limits) -> Found:
         rules = Rules(**{name: getattr(self, name) for name in Rules.__dataclass_fields__})
 
         def tell(record: Record) -> None:
             current.write("wasserstein", {"part": part, **record})
             current.tell(_news(record))
 
-        limits = Limits(self.seconds, self.iterations, self.gap)
         found = Search(task, rules, limits, current.rng, tell).run()
         gap = "no bound" if found.gap is None else f"proven gap {100 * found.gap:.2f} %"
         log.info(
             "wasserstein: objective %.6g, %s, ended by %s after %d iterations",
-            *(found.choice.cost, gap, found.stopped, len(found.records) - 1),
+            *(found.choice.cost, gap, found.stopped, found.iterations),
         )
-        if found.stopped == "seconds" and len(found.records) == 1:
+        if found.stopped == "seconds" and not found.iterations:
             log.warning(
                 "strategy.seconds=%s was up before the search began; the start (%s) is used, raise it",
                 *(self.seconds, self.start),
@@ -149,9 +150,9 @@ class Wasserstein:
     def _notes(self, found: list[Found]) -> dict[str, float]:
         notes = {
             "objective": float(np.mean([each.choice.cost for each in found])),
-            "iterations": float(max(len(each.records) - 1 for each in found)),
+            "iterations": float(max(each.iterations for each in found)),
             "proven": float(all(each.stopped in ("gap", "optimal") for each in found)),
-            "searched": float(all(len(each.records) > 1 or each.stopped != "seconds" for each in found)),
+            "searched": float(all(each.iterations or each.stopped != "seconds" for each in found)),
             "bounded": 0.0,
         }
         if self.parts == 1 and found[0].bound is not None and found[0].gap is not None:

@@ -142,7 +142,8 @@ class Ascent:
                 if not slope.any() or target <= bound:  # nothing is left to gain
                     break
                 direction = slope if direction is None else (1 - MOMENTUM) * slope + MOMENTUM * direction
-                length = max(direction @ direction, SHORTEST * (slope @ slope))
+                # A sum, not an inner product: those may be added in another order with more threads.
+                length = max((direction**2).sum(), SHORTEST * (slope**2).sum())
                 prices = prices + 0.5 * self.stride * (target - bound) / length * direction
                 thresholds = thresholds - np.clip(counts / self._share - 1, -1, 1).astype(np.float32) * reach
                 reach = self._reach(values, thresholds)

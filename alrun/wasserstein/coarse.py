@@ -42,7 +42,7 @@ def coarse(task: Task, rng: np.random.Generator, watch: Callable[[], None]) -> S
     ascent = Ascent(part, proof(part, np.zeros(len(rows)), watch=watch))
     for _ in range(ROUNDS):
         ascent.climb(best.cost, STEPS, watch)
-        near = settled(part, choice(part, rounded(part, ascent.chances)), 3, watch)
+        near = settled(part, choice(part, rounded(part, ascent.chances)), 3, watch, lambda found: None)
         best = min(best, near, key=lambda found: found.cost)
         options = rng.permutation(np.intersect1d(ascent.chosen_often(), part.candidates))[:SWAPS]
         best = improved(part, best, options, watch, lambda found: None)

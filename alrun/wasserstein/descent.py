@@ -14,6 +14,7 @@ from alrun.wasserstein.ascent import Task
 NEAR = 3  # chosen columns, the nearest, that a candidate may take the place of
 LOCAL_SIZE = 120_000  # distances of the problem in which a swap is judged
 LEAST_AROUND = 8  # columns in it
+FORGOTTEN = 1e-6  # a chance that counts as none
 LEAST_GAIN = 1e-9  # share of the cost
 
 
@@ -61,7 +62,7 @@ def rounded(task: Task, chances: Float64[ndarray, " n"]) -> Int64[ndarray, " b"]
 
     Source: filtering, as in roundings of k-median programs (Lin and Vitter 1992), without their guarantee.
     """
-    left = np.where(np.isin(np.arange(len(chances)), task.fixed), 0.0, chances)
+    left = np.where(np.isin(np.arange(len(chances)), task.fixed) | (chances < FORGOTTEN), 0.0, chances)
     support = np.flatnonzero(left)
     free = np.isin(support, task.candidates)
     mass, chosen = left[support], []
@@ -86,9 +87,16 @@ def _take(
     mass[order] -= np.clip(amount - before, 0, mass[order])
 
 
-def settled(task: Task, found: Choice, most: int, watch: Callable[[], None]) -> Choice:
+def settled(
+    task: Task,
+    found: Choice,
+    most: int,
+    watch: Callable[[], None],
+    keep: Callable[[Choice], object],
+) -> Choice:
     """Balanced Lloyd: each chosen column moves to the best candidate of its own cell, until the cost stays.
 
+    Each better selection is handed to `keep`.
     Source: ALGORITHMS 3.4. Departs: a medoid is looked for in the cell, not in the whole pool.
     """
     open_rows = np.zeros(len(task.ground), bool)
@@ -117,6 +125,7 @@ def settled(task: Task, found: Choice, most: int, watch: Callable[[], None]) -> 
         if moved.cost >= found.cost * (1 - LEAST_GAIN):
             break
         found = moved
+        keep(found)
     return found
 
 

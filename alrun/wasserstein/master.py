@@ -96,10 +96,12 @@ def solve(
     except pulp.PulpSolverError as error:
         log.warning("the solver %s failed (%s); the search goes on without its answer", solver, error)
         return Answer(None, None, f"failed: {error}", False)
-    status, bound = _outcome(problem, solver, gap)
+    status, bound = _outcome(problem, solver, gap, (2 * task.size + 2) * TOLERANCE)
+    if status == "infeasible" and not balls:
+        status = "failed: it calls a program infeasible that has no constraint but cuts"
     chosen = np.array([(flag.value() or 0.0) > 0.5 for flag in flags], bool)
     found = np.concatenate([given, open_rows[chosen]]) if len(flags) else given
-    whole = status != "infeasible" and len(found) == task.size and _keeps(found, balls)
+    whole = status in ("optimal", "limit") and len(found) == task.size and _keeps(found, balls)
     if status == "optimal" and not whole:
         status = "failed: an answer that breaks the program"
     rows = found if whole else None
@@ -141,20 +143,22 @@ def _program(
         terms[cost] = 1.0
         problem += pulp.LpAffineExpression(terms) >= cut.at(given) / scale, f"cut{number}"
     for number, ball in enumerate(balls):
-        inside = pulp.LpAffineExpression(
-            {flag: 1 for flag, row in zip(flags, open_rows, strict=True) if row in ball.rows}
-        )
+        places = np.flatnonzero(np.isin(open_rows, ball.rows))
+        inside = pulp.LpAffineExpression({flags[place]: 1 for place in places})
         there = int(np.isin(given, ball.rows).sum())
-        if len(inside):
+        if len(inside) and ball.least > there:
             problem += inside >= ball.least - there, f"near{number}"
+        if len(inside) > ball.most - there:
             problem += inside <= ball.most - there, f"far{number}"
     return problem, flags
 
 
 def _solver(name: Solver, gap: float, seconds: float | None, seed: int) -> pulp.LpSolver:
     if name == "cbc":
-        return pulp.PULP_CBC_CMD(msg=False, gapRel=gap, timeLimit=seconds, threads=1)
-    tight: dict[str, Any] = {
+        # By default CBC takes nothing for better that is not so by 1e-5.
+        tight = [f"increment {TOLERANCE}", f"primalTolerance {TOLERANCE}", f"integerTolerance {TOLERANCE}"]
+        return pulp.PULP_CBC_CMD(msg=False, gapRel=gap, timeLimit=seconds, threads=1, options=tight)
+    options: dict[str, Any] = {
         "mip_abs_gap": 0.0,
         "random_seed": seed,
         # See `agreed`.
@@ -163,11 +167,11 @@ def _solver(name: Solver, gap: float, seconds: float | None, seed: int) -> pulp.
         "primal_feasibility_tolerance": TOLERANCE,
         "dual_feasibility_tolerance": TOLERANCE,
     }
-    return _Highs(msg=False, gapRel=gap, timeLimit=seconds, threads=1, **tight)
+    return _Highs(msg=False, gapRel=gap, timeLimit=seconds, threads=1, **options)
 
 
-def _outcome(problem: pulp.LpProblem, solver: Solver, gap: float) -> tuple[str, float | None]:
-    """Status and bound; CBC tells no bound through PuLP, but its optimum at a gap of 0 is one.
+def _outcome(problem: pulp.LpProblem, solver: Solver, gap: float, margin: float) -> tuple[str, float | None]:
+    """Status and bound, less a margin; CBC tells none through PuLP, but its optimum at a gap of 0 is one.
 
     Source: PuLP says optimal at a time limit, too; only `sol_status` tells.
     """
@@ -178,9 +182,9 @@ def _outcome(problem: pulp.LpProblem, solver: Solver, gap: float) -> tuple[str, 
     if solver == "cbc":
         value = pulp.value(problem.objective)
         whole = solved and gap == 0
-        return status, value - TOLERANCE if whole and isinstance(value, float) else None
+        return status, value - margin if whole and isinstance(value, float) else None
     bound = problem.solverModel.getInfo().mip_dual_bound  # pyright: ignore[reportAttributeAccessIssue]
-    return status, float(bound) - TOLERANCE if np.isfinite(bound) else None
+    return status, float(bound) - margin if np.isfinite(bound) else None
 
 
 def _keeps(rows: Int64[ndarray, " b"], balls: Sequence[Ball]) -> bool:

@@ -53,7 +53,7 @@ class Program:
         while True:
             answer, whole = self._solve()
             if answer.bound is not None and whole:
-                self.search.raise_bound(answer.bound)
+                self._raise(answer.bound)
             if answer.rows is not None and _key(answer.rows) not in self.visited:
                 break
             if answer.status == "infeasible" or (answer.rows is not None and answer.exact):
@@ -61,7 +61,7 @@ class Program:
                     self.near = None
                     continue
                 return self.hat.cost, answer.status, self._end(whole)
-            if answer.rows is None or self.gap == 0:
+            if answer.rows is None or self.gap == 0 or answer.status == "limit":
                 return self.hat.cost, answer.status, "solver"
             self.gap = self.gap / 10 if self.gap > EXACT_BELOW else 0.0
         self.hat = choice(self.task, answer.rows)
@@ -69,6 +69,11 @@ class Program:
         if self.rules.swaps:
             self.polish(self.hat)
         return self.hat.cost, answer.status, None
+
+    def _raise(self, bound: float) -> None:
+        """Hands on what the master proves; where columns are fixed, it speaks of better selections only."""
+        assert self.search.best is not None
+        self.search.raise_bound(bound if self.proof is None else min(bound, self.search.best.cost))
 
     def _end(self, whole: bool) -> str:
         """No selection is left that is new and may be cheaper."""
@@ -108,10 +113,13 @@ class Program:
         assert self.search.best is not None
         open_rows, sure = self._columns()
         whole = not self.rules.pruning
-        if self.rules.columns is not None and len(open_rows) > self.rules.columns:
-            open_rows, whole = self._promising(open_rows), False
+        needed = self.task.free - len(sure)
+        if self.rules.columns is not None and len(open_rows) > (most := max(self.rules.columns, 2 * needed)):
+            open_rows, whole = self._promising(open_rows, most), False
         balls = [*self.far, *([] if self.near is None else [self.near])]
-        if len(open_rows) == self.task.size - len(self.task.fixed) - len(sure):
+        if len(open_rows) < needed:  # what is fixed leaves no better selection
+            return Answer(None, None, "infeasible", True), whole
+        if len(open_rows) == needed:
             rows = np.concatenate([self.task.fixed, sure, open_rows])
             return Answer(rows, max(each.at(rows) for each in self.cuts), "optimal", True), whole
         largest = max(float(np.abs(cut.coefficients).max()) for cut in self.cuts)
@@ -126,10 +134,9 @@ class Program:
 
     def _is_claim(self, answer: Answer) -> bool:
         """Whether a bound is worth a second solve: in small pools, and wherever it is to end the search."""
-        if self.rules.solver != "highs" or answer.status.startswith("failed"):
+        if self.rules.solver != "highs" or answer.status not in ("optimal", "limit"):
             return False
-        ends = answer.exact or answer.status == "infeasible"
-        return ends or (answer.bound is not None and self.task.ground.is_small)
+        return answer.exact or (answer.bound is not None and self.task.ground.is_small)
 
     def _columns(self) -> tuple[Int64[ndarray, " m"], Int64[ndarray, " s"]]:
         """The candidates that a better selection may have, and those that it must have."""
@@ -143,15 +150,14 @@ class Program:
             candidates[forced[candidates]],
         )
 
-    def _promising(self, open_rows: Int64[ndarray, " m"]) -> Int64[ndarray, " k"]:
+    def _promising(self, open_rows: Int64[ndarray, " m"], most: int) -> Int64[ndarray, " k"]:
         """The best selection's columns, and those that are cheapest by the proof or the first cut."""
         assert self.search.best is not None
         values = self.cuts[0].coefficients if self.proof is None else self.proof.values
         order = open_rows[np.lexsort((open_rows, values[open_rows]))]
         best = np.intersect1d(self.search.best.rows, open_rows)
         rest = order[~np.isin(order, best)]
-        assert self.rules.columns is not None
-        return np.sort(np.concatenate([best, rest[: max(0, self.rules.columns - len(best))]]))
+        return np.sort(np.concatenate([best, rest[: most - len(best)]]))
 
 
 def _key(rows: Int64[ndarray, " b"]) -> tuple[int, ...]:

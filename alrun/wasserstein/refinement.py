@@ -77,7 +77,7 @@ class Refinement:
         task, search = self.task, self.search
         assert search.best is not None
         if self.sample is None:
-            search.offer(settled(task, search.best, LLOYD, search.watch))  # a target for the ascent
+            settled(task, search.best, LLOYD, search.watch, search.offer)  # a target for the ascent
             first = proof(task, np.zeros(len(task.ground)), watch=search.watch)
             search.raise_bound(first.bound)
             return Ascent(task, first)
@@ -96,17 +96,16 @@ class Refinement:
             search.offer(near)
             looked_at = near.cost
             if self.rules.swaps:
-                search.offer(settled(task, near, LLOYD, search.watch))
+                settled(task, near, LLOYD, search.watch, search.offer)
         elif self.idle == 0:
-            search.offer(settled(task, search.best, LLOYD, search.watch))
+            settled(task, search.best, LLOYD, search.watch, search.offer)
         if self.rules.swaps:
             self.swap(search.best)
         return looked_at
 
     def polish(self, found: Choice) -> None:
         """Improves the master's selection, and the best one further where that is another."""
-        found = settled(self.task, found, LLOYD, self.search.watch)
-        self.search.offer(found)
+        found = settled(self.task, found, LLOYD, self.search.watch, self.search.offer)
         self.swap(found)
         assert self.search.best is not None
         if self.search.best.cost < found.cost:

@@ -20,6 +20,7 @@ from alrun.wasserstein.rules import Rules
 
 FEW_ROWS = 20  # below this a search always ends at the proven optimum
 SWEEPS = 3
+ROUNDING = 1e-7  # of a cost, by which bounds may exceed it
 
 Record = dict[str, Any]
 log = logging.getLogger(__name__)
@@ -44,8 +45,8 @@ class Found:
 
     Attributes:
         choice: the best selection. bound: what every selection costs at least; None where nothing is proven.
-        stopped: by `gap`, `optimal`, `seconds`, `iterations`, `interrupt`, `exhausted` (pruning leaves
-            nothing), `solver` (it failed).
+        stopped: by `gap`, `optimal`, `seconds`, `iterations`, `interrupt`, `exhausted` (pruning, or
+            the columns that the master has, leave nothing new), `solver` (it failed).
         records: one for each iteration; see `Search.record`.
     """
 
@@ -53,6 +54,11 @@ class Found:
     bound: float | None
     stopped: str
     records: list[Record] = field(default_factory=list)
+
+    @property
+    def iterations(self) -> int:
+        """Iterations after the start."""
+        return sum(record["phase"] not in ("start", "end") for record in self.records)
 
     @property
     def gap(self) -> float | None:
@@ -79,7 +85,9 @@ class Search:
         small = len(task.ground) < FEW_ROWS
         self.task, self.rng, self.tell = task, rng, tell
         self.rules = replace(rules, columns=None) if small else rules
-        self.limits = Limits(None, None, 0.0) if small else limits
+        # With weak cuts alone even a small pool may take hours.
+        quick = rules.root and rules.capacitated and not rules.pruning
+        self.limits = Limits(None if quick else limits.seconds, None, 0.0) if small else limits
         self.begun = time.perf_counter()
         self.records: list[Record] = []
         self.best: Choice | None = None
@@ -120,11 +128,19 @@ class Search:
         if self.best is not None and found.cost >= self.best.cost:
             return False
         self.best = found
+        if self.bound is not None:
+            self.bound = min(self.bound, found.cost)
         return True
 
     def raise_bound(self, bound: float) -> None:
-        """Keeps a bound if it is the highest so far; what is proven beyond the best cost is the best cost."""
+        """Keeps a bound if it is the highest so far; one above a known cost is none, but for rounding."""
         assert self.best is not None
+        if bound > self.best.cost * (1 + ROUNDING):
+            log.error(
+                "a bound of %.9g on a selection of cost %.9g was refused; please report it",
+                *(bound, self.best.cost),
+            )
+            return
         self.bound = min(bound if self.bound is None else max(bound, self.bound), self.best.cost)
 
     def record(self, phase: str, value: float, cuts: int, status: str) -> None:
