@@ -124,7 +124,7 @@ def _frozen_head_has_an_encoder(parts: Parts) -> Iterator[str]:
         got = "none" if featurizer is None else name_of(featurizer)
         yield (
             f"featurizer: model=frozen_head stands on a featurizer's encoder, and {got} has none; choose "
-            "featurizer=simclr, vae, autoencoder or pretrained"
+            "featurizer=simclr, fdal, vae, autoencoder or pretrained"
         )
 
 

@@ -10,8 +10,9 @@ from torch import nn
 from alrun.assembly import assemble
 from alrun.data.bundled import Digits
 from alrun.forecast import Forecast, forecast, spoken
+from alrun.models.encoded import Encoder, FrozenHead
 from alrun.models.network import Adapt, Network
-from alrun.pool import Pool, stream
+from alrun.pool import Inputs, Pool, stream
 from alrun.training.model import Model
 
 
@@ -34,12 +35,13 @@ class Slow:
     start: float = 0.0
     frozen: float = 0.0
     answer: float = 0.0
+    augments: bool = False
     heads = frozenset()
     depends_on_model = False
     has_dropout = False
     now: list[float] = field(default_factory=lambda: [0.0])
     trials: list[int] = field(default_factory=list)
-    passed: list[Pool] = field(default_factory=list)
+    passed: list[Inputs] = field(default_factory=list)
 
     def build(self, shape, moments, classes):
         first = nn.Linear(64, 64) if self.frozen else nn.Identity()
@@ -47,9 +49,10 @@ class Slow:
 
     def fit(self, architecture, pool, **_):
         self._pass(len(pool), self.start + self.each * len(pool))
-        if self.frozen and not any(each is pool for each in self.passed):
+        if self.augments:
             self.now[0] += self.frozen * len(pool)
-            self.passed.append(pool)
+        else:
+            self.freeze(pool.inputs, len(pool))
         network = self.build(pool.inputs.shape, pool.inputs.moments, pool.classes)
         return Answering(network, pool.inputs, {}, slow=self)
 
@@ -59,6 +62,15 @@ class Slow:
     def make(self, pool, embed, rng, making):
         self._pass(len(pool), self.start + self.each * len(pool))
         return np.zeros((len(pool), 1), np.float32)
+
+    def encoder(self, folder, inputs):
+        return Encoder(Adapt(inputs.shape, inputs.moments, (64,)), nn.Identity(), width=64, widest=64)
+
+    def freeze(self, inputs: Inputs, rows: int) -> None:
+        """What frozen layers cost, once for these inputs."""
+        if not any(each is inputs for each in self.passed):
+            self.now[0] += self.frozen * rows
+            self.passed.append(inputs)
 
     def _pass(self, rows: int, seconds: float) -> None:
         self.trials.append(rows)
@@ -70,6 +82,7 @@ class Answering(Model):
     slow: Slow = field(default_factory=Slow)
 
     def predict(self, rows):
+        self.slow.freeze(self.inputs, len(self.inputs))
         self.slow.now[0] += self.slow.answer * len(rows)
         return np.zeros((len(rows), 10), np.float32)
 
@@ -78,9 +91,9 @@ class Answering(Model):
 def told(monkeypatch):
     """The forecast of a slow trainer, or a slow featurizer, by its own clock."""
 
-    def told(slow, sizes=(), test_items=0, featurizer=False):
+    def told(slow, sizes=(), test_items=0, featurizer=False, model=None):
         monkeypatch.setattr("alrun.forecast.time", SimpleNamespace(perf_counter=lambda: slow.now[0]))
-        return forecast(slow, slow, slow if featurizer else None, digits(), list(sizes), test_items)
+        return forecast(slow, model or slow, slow if featurizer else None, digits(), list(sizes), test_items)
 
     return told
 
@@ -94,6 +107,18 @@ def test_seconds_grow_with_epochs_labels_and_test_items(told):
 def test_frozen_layers_are_passed_once_by_the_whole_pool(told):
     slow = Slow(epochs=30, each=0.001, frozen=0.02)
     assert told(slow, [100]).training == pytest.approx(0.001 * 100 * 30 + 0.02 * 1400)
+
+
+@pytest.mark.parametrize("augments", [False, True])
+def test_frozen_layers_see_the_test_set_once_and_what_stands_on_them_in_each_round(told, augments):
+    slow = Slow(epochs=30, each=0.001, frozen=0.02, answer=0.002, augments=augments)
+    assert told(slow, [100, 150], 397).evaluation == pytest.approx(0.02 * 397 + 0.002 * 397 * 2)
+
+
+def test_a_head_on_an_encoder_finds_the_pool_encoded(told):
+    slow = Slow(epochs=30, each=0.001, frozen=0.02)
+    ahead = told(slow, [100], featurizer=True, model=FrozenHead(4, True, 0.0))
+    assert ahead.training == pytest.approx(0.001 * 100 * 30)
 
 
 @pytest.mark.parametrize(

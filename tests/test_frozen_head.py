@@ -164,6 +164,20 @@ def test_augmented_images_go_through_the_encoder_anew_in_each_step(pool):
     assert not layers.seen
 
 
+def test_no_more_items_enter_the_encoder_at_once_than_where_it_is_widest(pool, monkeypatch):
+    monkeypatch.setattr("alrun.training.model.CPU_NUMBERS", 700)
+    base, layers = encoder(pool)
+    base.widest = 100
+    plain = fitted(pool, FrozenHead(4, True, 0.0).on(base), crop=0, flip=False)
+    plain.predict(np.arange(60))
+    assert [len(x) for x in layers.seen] == [7] * 8 + [4]
+
+
+def test_encoding_leaves_inputs_fit_for_training(pool):
+    encoded(encoder(pool)[0], pool.inputs)
+    assert not pool.inputs._resident.is_inference()
+
+
 def test_outputs_are_remembered_for_the_encoder_they_are_of_alone(pool):
     base, _ = encoder(pool)
     architecture = FrozenHead(4, True, 0.0).on(base)
@@ -201,7 +215,8 @@ def test_vectors_take_a_head_but_neither_crops_nor_flips():
 
 @pytest.mark.parametrize("featurizer", ["none", "pca", "pixels", "penultimate"])
 def test_a_featurizer_without_an_encoder_is_told_before_data_are_read(featurizer):
-    with pytest.raises(ConfigError, match="featurizer: model=frozen_head .* choose featurizer=simclr"):
+    told = "featurizer: model=frozen_head .* choose featurizer=simclr, fdal, vae, autoencoder or pretrained"
+    with pytest.raises(ConfigError, match=told):
         assemble(settings("trainer=frozen_head", "strategy=random", f"featurizer={featurizer}"))
 
 

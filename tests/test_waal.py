@@ -366,9 +366,13 @@ def test_a_forecast_counts_all_steps_of_a_pool_without_labels(monkeypatch):
 
 @pytest.mark.parametrize(
     ("clock", "expected", "tried"),
-    [([0.0, 2.0, 10.0, 13.0], 0.5, [1, 3]), ([0.0, 2.0, 10.0, 11.0], 0.0, [1, 3]), ([0.0, 9.0], 9.0, [1])],
+    [
+        ([0.0, 2.0, 10.0, 13.0], 0.5, [1, 1, 3]),
+        ([0.0, 2.0, 10.0, 11.0], 0.0, [1, 1, 3]),
+        ([0.0, 9.0, 10.0, 24.0], 5.0, [1, 1, 2]),
+    ],
 )
-def test_a_step_costs_what_further_steps_add_and_slow_ones_are_not_repeated(
+def test_a_step_costs_what_further_steps_add_after_a_first_try_and_slow_ones_are_tried_less(
     clock, expected, tried, monkeypatch
 ):
     times, steps = iter(clock), []

@@ -19,11 +19,13 @@ def encoded(encoder: Encoder, inputs: Inputs, told: Told | None = None) -> Float
     """The encoder's outputs for all inputs, block by block; `told` hears how many of how many are done."""
     slices = parts(len(inputs), encoder.widest, inputs.device)
     rows, out = np.arange(len(inputs)), np.empty((len(inputs), encoder.width), np.float32)
-    with torch.inference_mode():
-        for done, part in enumerate(slices, 1):
-            out[part] = encoder(inputs.take(rows[part])).cpu().numpy()
-            if told is not None:
-                told(done, len(slices))
+    for done, part in enumerate(slices, 1):
+        # outside inference_mode: what inputs keep for good must stay usable in training
+        x = inputs.take(rows[part])
+        with torch.inference_mode():
+            out[part] = encoder(x).cpu().numpy()
+        if told is not None:
+            told(done, len(slices))
     return out
 
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from alrun.cache import Making
-from alrun.features.encoding import encoded
+from alrun.features.encoding import encoded, require_unit_images
 from alrun.features.featurizer import Embed
 from alrun.features.keepsakes import fill_weights, keep_curves, keep_weights
 from alrun.models.encoded import Encoder
@@ -93,8 +93,8 @@ class Fdal:
         All chance is drawn by epoch, so a continued training gives the same bits.
 
         Raises:
-            ValueError: a pool without source, a loss or features that are not finite, or a backbone that does
-                not fit the items.
+            ValueError: a pool without source, a loss or features that are not finite, a backbone that does
+                not fit the items, or, where it is pretrained, images with pixels outside [0, 1].
             FileNotFoundError: the backbone's weights are not there.
         """
         del embed
@@ -103,6 +103,9 @@ class Fdal:
                 "featurizer=fdal adapts from a labeled source to the pool, and the data set has none; choose "
                 "e.g. dataset=office_caltech10"
             )
+        if self.backbone.pretrained and pool.inputs.is_image:
+            for inputs in (pool.inputs, pool.source.inputs):
+                require_unit_images(inputs, "fdal")
         fit = _Fit(self, pool, pool.source, int(rng.integers(2**62)))
         fit.run(making)
         encoder = fit.network.encoder()

@@ -107,15 +107,15 @@ class Headed:
         layers += [nn.ReLU()]
         layers += [nn.Dropout(self.head.dropout)] if self.head.has_dropout else []
         output = nn.Linear(self.head.hidden, classes)
-        return Network(self.encoder.adapt, Borrowed(self.encoder.layers), nn.Sequential(*layers), output)
+        return Network(self.encoder.adapt, Borrowed(self.encoder), nn.Sequential(*layers), output)
 
 
 class Borrowed(nn.Module):
-    """Layers whose weights lie elsewhere: a state_dict leaves them out, and loading one leaves them alone."""
+    """An encoder's layers: a state_dict leaves their weights out, and loading one leaves them alone."""
 
-    def __init__(self, layers: nn.Module) -> None:
+    def __init__(self, encoder: Encoder) -> None:
         super().__init__()
-        self.layers = layers
+        self.layers, self.widest = encoder.layers, encoder.widest
         self.register_state_dict_post_hook(_left_out)
         self.register_load_state_dict_pre_hook(_filled_in)
 

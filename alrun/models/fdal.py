@@ -18,7 +18,7 @@ from alrun.models.encoded import ChannelsLast, Encoder
 from alrun.models.mlp import connected
 from alrun.models.network import Adapt, channels_first
 from alrun.models.pretrained import load_weights, require_file, size_for, standard
-from alrun.models.resnet import SMALL_SIDE, WEIGHTS, residual
+from alrun.models.resnet import SMALL_SIDE, WEIGHTS, residual, widest
 from alrun.models.trunk import Trunk
 from alrun.models.view import View
 from alrun.pool import Inputs
@@ -53,11 +53,14 @@ class Backbone:
     flip: bool
 
     def __post_init__(self) -> None:
-        """Refuses a weights file that is not there.
+        """Refuses weights that nothing would read.
 
         Raises:
+            ValueError: `pretrained` for an mlp.
             FileNotFoundError: `pretrained` names a file that does not exist.
         """
+        if self.kind == "mlp":
+            self._require_none("featurizer.backbone.kind=mlp has none")
         require_file(self.pretrained, setting=SETTING)
 
     @property
@@ -69,8 +72,16 @@ class Backbone:
     def _weights(self) -> bool | str:
         if isinstance(self.pretrained, str):
             return content_digest(Path(self.pretrained).expanduser())
-        known = DEPTHS.get("resnet50" if self.kind == "auto" else self.kind)
-        return WEIGHTS[known].url.rsplit("/", 1)[1] if self.pretrained and known else False
+        if not self.pretrained:
+            return False
+        depth = DEPTHS["resnet50" if self.kind == "auto" else self.kind]
+        return WEIGHTS[depth].url.rsplit("/", 1)[1]
+
+    def _require_none(self, why: str) -> None:
+        if self.pretrained:
+            raise ValueError(
+                f"{SETTING}={self.pretrained} is for residual networks, and {why}; set {SETTING}=false"
+            )
 
     def build(self, inputs: Inputs, *, filled: bool) -> Trunk:
         """A fresh one for items like these; the rest of its weights come from torch's current generator.
@@ -78,12 +89,13 @@ class Backbone:
         Without `filled` pretrained weights are not read, since others will take their place.
 
         Raises:
-            ValueError: a residual network for items that are no images, a crop larger than they are, or a
-                weights file that does not fit.
+            ValueError: a residual network for items that are no images, a crop larger than they are, a
+                weights file that does not fit, or pretrained weights for items that are no images.
             FileNotFoundError: the weights file is not there.
         """
         kind = ("resnet50" if inputs.is_image else "mlp") if self.kind == "auto" else self.kind
         if kind == "mlp":
+            self._require_none(f"items of shape {inputs.shape}, no images, get featurizer.backbone.kind=mlp")
             numbers = prod(inputs.shape)
             widths = [numbers, *self.hidden]
             layers = connected(numbers, self.hidden, batch_norm=False, dropout=0.0)
@@ -92,13 +104,13 @@ class Backbone:
         return self._residual(DEPTHS[kind], inputs, filled)
 
     def _residual(self, depth: Literal[18, 34, 50], inputs: Inputs, filled: bool) -> Trunk:
-        _, *stored = channels_first(inputs.shape)
+        stored = channels_first(inputs.shape)[1:]
         if self.crop is not None and min(stored) < self.crop:
             raise ValueError(
                 f"featurizer.backbone.crop={self.crop} must be at most the images' shorter side of "
                 f"{min(stored)}; lower it, or use null"
             )
-        sides = tuple(stored) if self.crop is not None else size_for(inputs.shape, None)
+        sides = stored if self.crop is not None else size_for(inputs.shape, None)
         seen = (self.crop, self.crop) if self.crop is not None else sides
         small = not self.pretrained and max(seen) <= SMALL_SIDE
         network, width = residual(depth, small_stem=small)
@@ -106,7 +118,8 @@ class Backbone:
             _fill(network, self.pretrained, WEIGHTS[depth])
         moments = standard(WEIGHTS[depth]) if self.pretrained else inputs.moments
         layers = nn.Sequential(View(self.crop, self.flip), ChannelsLast(network))
-        return Trunk(Adapt(inputs.shape, moments, (3, *sides)), layers, width, 3 * prod(sides))
+        most = max(3 * prod(sides), widest(depth, seen, small_stem=small))
+        return Trunk(Adapt(inputs.shape, moments, (3, *sides)), layers, width, most)
 
 
 class FdalNetwork(nn.Module):

@@ -1,6 +1,7 @@
 """Residual networks."""
 
 from dataclasses import dataclass
+from math import prod
 from typing import Annotated, Literal
 
 from annotated_types import Ge, Lt
@@ -97,3 +98,12 @@ def residual(depth: Literal[18, 34, 50], *, small_stem: bool) -> tuple[nn.Module
         nn.init.kaiming_normal_(network.conv1.weight, mode="fan_out", nonlinearity="relu")
         network.maxpool = nn.Identity()  # type: ignore[assignment]
     return network, width
+
+
+def widest(depth: Literal[18, 34, 50], size: tuple[int, int], *, small_stem: bool) -> int:
+    """Numbers of one image of this size where such a network is widest: after its stem or first blocks."""
+    channels = 256 if depth == 50 else 64
+    if small_stem:
+        return channels * prod(size)
+    half, quarter = (prod(-(-side // part) for side in size) for part in (2, 4))
+    return max(64 * half, channels * quarter)

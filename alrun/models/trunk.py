@@ -11,7 +11,7 @@ from torch import nn
 from alrun.models.encoded import ChannelsLast, Encoder
 from alrun.models.network import Adapt, channels_first, enlarged
 from alrun.models.pretrained import size_for
-from alrun.models.resnet import SMALL_SIDE, residual
+from alrun.models.resnet import SMALL_SIDE, residual, widest
 from alrun.pool import Moments
 
 CNN_SMALLEST = 8
@@ -55,9 +55,10 @@ class Trunks:
         if self.architecture in ("resnet18", "resnet34"):
             size = size_for(shape, None)
             small = max(size) <= SMALL_SIDE
-            layers, width = residual(18 if self.architecture == "resnet18" else 34, small_stem=small)
-            widest = 64 * prod(size) // (1 if small else 4)
-            return Trunk(Adapt(shape, moments, (3, *size)), ChannelsLast(layers), width, widest)
+            depth = 18 if self.architecture == "resnet18" else 34
+            layers, width = residual(depth, small_stem=small)
+            most = widest(depth, size, small_stem=small)
+            return Trunk(Adapt(shape, moments, (3, *size)), ChannelsLast(layers), width, most)
         if self.architecture == "mlp":
             return self._connected(shape, moments)
         size = enlarged((sides[0], sides[1]), CNN_SMALLEST)

@@ -54,13 +54,20 @@ def resized_parts(
     """
     tall, wide = _sides(images, smallest)
     down, right = torch.rand(2, len(images), device=images.device)
-    # on the grid's scale from -1 to 1: x' = wide x + (1 - wide)(2 right - 1)
-    zero = torch.zeros_like(wide)
-    across = torch.stack([wide, zero, (1 - wide) * (2 * right - 1)], 1)
-    along = torch.stack([zero, tall, (1 - tall) * (2 * down - 1)], 1)
-    shape = [len(images), images.shape[1], *size]
-    grid = functional.affine_grid(torch.stack([across, along], 1), shape, align_corners=False)
+    # functional.affine_grid would multiply matrices, which autocast rounds to bfloat16
+    along, across = (_places(*each) for each in zip((tall, wide), (down, right), size, strict=True))
+    shape = (len(images), *size)
+    grid = torch.stack([across[:, None].expand(shape), along[:, :, None].expand(shape)], 3)
     return functional.grid_sample(images, grid, padding_mode="border", align_corners=False)
+
+
+def _places(share: Factors, start: Factors, side: int) -> Float32[Tensor, "b side"]:
+    """Where the `side` pixels of a part lie along one axis of its image, which reaches from -1 to 1.
+
+    The part takes a `share` of the axis; with a `start` of 0 it begins, with 1 it ends where the image does.
+    """
+    centers = (2 * torch.arange(side, device=share.device, dtype=torch.float32) + 1) / side - 1
+    return share[:, None] * centers + ((1 - share) * (2 * start - 1))[:, None]
 
 
 def _sides(images: Tensor, smallest: float) -> tuple[Factors, Factors]:

@@ -20,7 +20,7 @@ from alrun.pool import Inputs, Pool
 # Numbers entering the network at once, and items; they bound memory. MLP 784-100-50-10 on 2 busy CPU cores:
 # 164,000 items a second by 256, 158,000 by 1,024, 139,000 by 4,096. The GPU's are not measured.
 CPU_NUMBERS, CPU_ITEMS = 2**20, 4096
-GPU_NUMBERS, GPU_ITEMS = 2**23, 16384
+GPU_NUMBERS, GPU_ITEMS = 2**26, 16384
 
 HEADS = "heads."
 
@@ -172,7 +172,7 @@ def fixed_reader(network: Network, inputs: Inputs) -> Callable[[ndarray], Tensor
 
 def remember(encoder: Encoder, inputs: Inputs, outputs: Float32[ndarray, "n w"]) -> None:
     """Takes these outputs of an encoder for all inputs as those of a network's layers borrowed from it."""
-    inputs.derived(_digest(encoder.adapt, Borrowed(encoder.layers)), lambda: Inputs(outputs, inputs.device))
+    inputs.derived(_digest(encoder.adapt, Borrowed(encoder)), lambda: Inputs(outputs, inputs.device))
 
 
 def restored(
@@ -209,7 +209,8 @@ def parts(count: int, numbers: int, device: torch.device) -> list[slice]:
 def _frozen_outputs(network: Network, inputs: Inputs) -> Inputs:
     out: ndarray | None = None
     rows = np.arange(len(inputs))
-    for part in parts(len(rows), prod(network.adapt.out), inputs.device):
+    widest = network.frozen.widest if isinstance(network.frozen, Borrowed) else 0
+    for part in parts(len(rows), max(prod(network.adapt.out), widest), inputs.device):
         fixed = network.fixed(inputs.take(rows[part])).float().cpu().numpy()
         out = np.empty((len(rows), *fixed.shape[1:]), np.float32) if out is None else out
         out[part] = fixed

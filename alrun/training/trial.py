@@ -4,17 +4,19 @@ import time
 from collections.abc import Callable
 
 TRIED = 2  # steps
-LONG = 3.0  # seconds; no more is tried after a step that took more
+LONG = 3.0  # seconds; after a step that took more, only one further is tried
 
 
 def seconds_a_step(fit: Callable[[int], object]) -> float:
     """Seconds of a step, given what fits for so many steps."""
-    began = time.perf_counter()
-    fit(1)
-    first = time.perf_counter() - began
-    if first > LONG:
-        return first
-    began = time.perf_counter()
-    fit(1 + TRIED)
+    fit(1)  # not timed: it bears what is done once in a process
+    first = _seconds(fit, 1)
+    further = 1 if first > LONG else TRIED
     # the difference is free of what does not grow with the steps
-    return max(0.0, time.perf_counter() - began - first) / TRIED
+    return max(0.0, _seconds(fit, 1 + further) - first) / further
+
+
+def _seconds(fit: Callable[[int], object], steps: int) -> float:
+    began = time.perf_counter()
+    fit(steps)
+    return time.perf_counter() - began
