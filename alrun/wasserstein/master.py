@@ -48,16 +48,18 @@ class _Highs(pulp.HiGHS):
     """HiGHS in a thread, ended by ctrl-C; highspy's own way takes note of ctrl-C and raises nothing."""
 
     def callSolver(self, lp: pulp.LpProblem) -> None:  # noqa: N802
+        """What PuLP calls to solve the model that it has built."""
         model: Any = lp.solverModel  # pyright: ignore[reportAttributeAccessIssue]
         model.HandleUserInterrupt = True
         model.startSolve()
+        over = False
         try:
-            while not model.wait(0.1)[0]:
-                pass
-        except BaseException:
-            model.cancelSolve()
-            model.wait()
-            raise
+            while not over:
+                over = model.wait(0.1)[0]
+        finally:
+            if not over:
+                model.cancelSolve()
+                model.wait()
 
 
 def check_solver(name: Solver) -> None:
