@@ -14,7 +14,7 @@ from alrun.models.encoded import FrozenHead
 from alrun.rounds import OF_FEATURES, name_of, needed_heads, needs_model
 
 NOTES = ("choices", "contents", "preset")
-OPTIONAL = ("featurizer", "graph", "tracker")
+OPTIONAL = ("featurizer", "graph", "tracker", "journal")
 
 # The trainer of `conf/trainer` that fits a head.
 FITTED_BY = {"discriminator": "vaal", "critic": "waal"}
@@ -88,6 +88,13 @@ def _needs_are_met(parts: Parts) -> Iterator[str]:
         yield f"model.dropout: {name} needs a model with dropout and got none; use e.g. model.dropout=0.5"
 
 
+def _metric_fits(parts: Parts) -> Iterator[str]:
+    strategy, graph = parts.get("strategy"), parts.get("graph")
+    cosine = strategy is not None and "graph.cosine" in strategy.needs
+    if cosine and graph is not None and graph.metric != "cosine":
+        yield f"graph.metric: {name_of(strategy)} needs cosine, got {graph.metric}; choose graph=cosine"
+
+
 def _heads_are_fitted(parts: Parts) -> Iterator[str]:
     strategy, trainer = parts.get("strategy"), parts.get("trainer")
     if strategy is None or trainer is None:
@@ -130,6 +137,7 @@ def _frozen_head_has_an_encoder(parts: Parts) -> Iterator[str]:
 
 RULES: tuple[Callable[[Parts], Iterator[str]], ...] = (
     _needs_are_met,
+    _metric_fits,
     _heads_are_fitted,
     _first_needs_no_model,
     _batch_fits_the_first_stage,

@@ -25,6 +25,8 @@ from alrun.files import Progress, sync, write_text
 
 log = logging.getLogger(__name__)
 
+VERSIONED = False  # see alrun.code
+
 Key = Mapping[str, Any]
 Made = TypeVar("Made")
 

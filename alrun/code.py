@@ -17,6 +17,9 @@ def code_version(module: str) -> str:
     Followed are modules of `alrun`, of the module's own top-level package, and those beside it, unless that
     is where Python or pip keep all there is; docstrings, comments and layout do not count. Modules without
     source (built in, or compiled) count by their name.
+
+    A module that says `VERSIONED = False` does not count where others import it, nor does what it imports:
+    it draws, keeps or checks, and no number that others make follows from it.
     """
     digest = hashlib.sha256()
     for name in sorted(_closure(module)):
@@ -31,7 +34,7 @@ def _closure(module: str) -> set[str]:
     found, open_ = set[str](), [module]
     while open_:
         name = open_.pop()
-        if name not in found:
+        if name not in found and (name == module or _counts(name)):
             found.add(name)
             imported = _imports(name)
             open_ += [each for each in imported if each.split(".")[0] in packages or _lies_in(folder, each)]
@@ -78,6 +81,14 @@ def _loaded_or_top(module: str) -> str | None:
 def _source(module: str) -> ast.Module | None:
     file = _file(module)
     return None if file is None else ast.parse(file.read_text(encoding="utf-8"))
+
+
+@cache
+def _counts(module: str) -> bool:
+    """Whether the module does not say `VERSIONED = False`."""
+    tree = _source(module)
+    said = [ast.unparse(node) for node in tree.body if isinstance(node, ast.Assign)] if tree else []
+    return "VERSIONED = False" not in said
 
 
 @cache

@@ -10,9 +10,11 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
+VERSIONED = False  # see alrun.code
+
 # Cannot change the result, so they are no part of a run's identity.
 PLACE = (
-    *("device", "data_dir", "output_dir", "cache", "tracker", "progress", "sweep"),
+    *("device", "data_dir", "output_dir", "cache", "tracker", "journal", "progress", "sweep"),
     *("choices", "contents", "preset"),
 )
 # Count by what is in them, not by what they are called.
@@ -55,7 +57,7 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     return [f"{key}: {before.get(key, 'absent')} there, {after.get(key, 'absent')} here" for key in keys]
 
 
-def flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def flat(settings: Mapping[Any, Any], prefix: str = "") -> dict[str, Any]:
     """Nested settings as one level of full keys."""
     out: dict[str, Any] = {}
     for name, value in settings.items():

@@ -1,6 +1,7 @@
 """What a run is: all its settings, as parts."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Literal
 
 import numpy as np
@@ -8,18 +9,25 @@ from annotated_types import Ge
 
 from alrun.budget import Budget
 from alrun.cache import Cache
-from alrun.data.data import Dataset
+from alrun.config import ConfigError
+from alrun.data.data import Data, Dataset
 from alrun.features.featurizer import Featurizer
 from alrun.graph.knn import Knn
-from alrun.lifetime import Lifetime
+from alrun.journal import Journal
+from alrun.lifetime import Lifetime, reads_source
 from alrun.models.encoded import FrozenHead
 from alrun.models.network import Architecture
 from alrun.oracle import Simulated
-from alrun.pool import Pool, Seeds
+from alrun.pool import Inputs, Pool, Seeds
 from alrun.rounds import Strategy
 from alrun.track import Tracker
 from alrun.training.model import remember
 from alrun.training.trainer import Trainer
+
+NO_SOURCE = (
+    "featurizer: adapts from a labeled source to the pool, and the data set has no source; choose e.g. "
+    "dataset=office_caltech10, or arrays with x_source and y_source"
+)
 
 
 @dataclass(frozen=True)
@@ -35,6 +43,7 @@ class Experiment:
     oracle: Simulated
     budget: Budget
     tracker: Tracker | None
+    journal: Journal | None
     cache: Cache
     seeds: Seeds
     seed: Annotated[int, Ge(0)]
@@ -48,6 +57,23 @@ class Experiment:
         """The random stream of a branch and further names."""
         return self.seeds.stream(self.seed, branch, *names)
 
+    @property
+    def watching(self) -> Journal | None:
+        """How closely its fits are watched; None where they are not."""
+        return self.journal if self.journal is not None and self.journal.watches(self.trainer) else None
+
+    def data(self) -> Data:
+        """The data set.
+
+        Raises:
+            ConfigError: the featurizer learns from a source and there is none.
+            ValueError, OSError: data that cannot be read or learned from.
+        """
+        data = self.dataset.load(Path(self.data_dir), self.stream("split"))
+        if reads_source(self.featurizer) and data.source is None:
+            raise ConfigError([NO_SOURCE])
+        return data
+
     def architecture(self, life: Lifetime, pool: Pool) -> Architecture:
         """The networks that the trainer fits: `model`, on the featurizer's encoder if it needs one.
 
@@ -58,3 +84,8 @@ class Experiment:
         encoder = life.encoder(pool)
         remember(encoder, pool.inputs, life.features(pool))
         return self.model.on(encoder)
+
+    def remember_encoded(self, life: Lifetime, pool: Pool, others: Inputs) -> None:
+        """Reads from the shelf, or puts there, what a frozen encoder (if there is one) gives for others."""
+        if isinstance(self.model, FrozenHead):
+            remember(life.encoder(pool), others, life.encoded(pool, others))

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+VERSIONED = False  # see alrun.code
+
 # What torch raises for bytes that hold no state of ours.
 UNREADABLE = (OSError, RuntimeError, TypeError, EOFError, KeyError, ValueError, pickle.UnpicklingError)
 

@@ -58,9 +58,10 @@ def forecast(
 
     A few training steps are made and thrown away; their labels are made up. They begin with a handful of
     items and take more only as far as that stays within seconds, so that a large network is not tried for
-    longer than a forecast is worth. A trainer or featurizer without `epochs` counts as nothing; what a
-    trainer fits beside the network it says itself by `seconds_beside`. A head whose encoder is yet to be made
-    is tried on one that has seen next to nothing.
+    longer than a forecast is worth. A trainer or featurizer without `epochs` counts as nothing. How many
+    items a fit reads in training steps a trainer may say by `reads` (all labels in each epoch otherwise), and
+    what it does beside them by `seconds_beside`. A head whose encoder is yet to be made is tried on one that
+    has seen next to nothing.
     """
     with _quiet():
         features = 0.0 if featurizer is None else _coder_seconds(featurizer, pool.blank)
@@ -71,8 +72,7 @@ def forecast(
         architecture = architecture.on(_some_encoder(featurizer, pool.blank))
     few = _rows_tried(trainer, architecture, pool)
     once, again, model = _fit_seconds(trainer, architecture, _labeled(pool, few))
-    epochs: Any = getattr(trainer, "epochs")  # noqa: B009  not part of the protocol
-    training = again / few * sum(sizes) * float(epochs)
+    training = again / few * sum(_reads(trainer, size, len(pool) - size) for size in sizes)
     if (beside := getattr(trainer, "seconds_beside", None)) is not None:
         training += beside(architecture, pool, _chance) * len(sizes)
     if model.network.is_frozen and not known:
@@ -109,14 +109,28 @@ def _labeled(pool: Pool, count: int) -> Pool:
 
 def _fit_seconds(trainer: Trainer, architecture: Architecture, pool: Pool) -> tuple[float, float, Model]:
     """Seconds of a first and a second epoch over the pool, and the model."""
-    short = replace(trainer, epochs=1)  # type: ignore[type-var]
+    short: Any = replace(trainer, **dict.fromkeys(_lengths(trainer), 1))  # type: ignore[type-var]
+    passes = _reads(short, len(pool), 0) / len(pool)
     seconds, model = [], None
     for _ in range(2):
         began = time.perf_counter()
         model = short.fit(architecture, pool, chance=_chance, start=None, progress=Silent())
-        seconds.append(time.perf_counter() - began)
+        seconds.append((time.perf_counter() - began) / passes)
     assert model is not None
     return seconds[0], seconds[1], model
+
+
+def _lengths(trainer: Trainer) -> list[str]:
+    """The settings that say how many epochs a fit has."""
+    return [name for name in ("epochs", "propagation_epochs") if hasattr(trainer, name)]
+
+
+def _reads(trainer: Trainer, labeled: int, unlabeled: int) -> int:
+    """Items that a fit to so many reads in training steps."""
+    if (reads := getattr(trainer, "reads", None)) is not None:
+        return reads(labeled, unlabeled)
+    epochs: Any = getattr(trainer, "epochs")  # noqa: B009  not part of the protocol
+    return labeled * int(epochs)
 
 
 def _evaluation_seconds(model: Model, few: int, rounds: int) -> float:

@@ -16,12 +16,15 @@ from alrun.cache import Artifact, Cache, Key, Making, Watch, scratch
 from alrun.clock import Clock
 from alrun.code import code_version
 from alrun.data.data import array_digest
+from alrun.features.encoding import encoded
 from alrun.features.featurizer import Encoding, Featurizer
 from alrun.graph.knn import Graph, Knn
 from alrun.models.encoded import Encoder
-from alrun.pool import Pool
+from alrun.pool import Inputs, Pool
 
 log = logging.getLogger(__name__)
+
+DEVICES = ("cpu", "cuda")  # kinds of devices that `alrun.environment.chosen_device` gives
 
 Stream = Callable[..., np.random.Generator]
 
@@ -71,6 +74,9 @@ class Lifetime:
     All of it is a pure function of the settings and of the purchases in order, so a continued run makes the
     same again. What does not depend on purchases is kept on disk and shared by runs; `clock` says what making
     it took, whenever that was.
+
+    Features of a network differ between a GPU, which trains in bfloat16, and a CPU: runs share those that
+    their own kind of device made (`made_on`), and only `take_up` brings those of another.
     """
 
     def __init__(
@@ -81,13 +87,8 @@ class Lifetime:
         device: torch.device,
         shelf: Shelf = NO_SHELF,
     ) -> None:
-        self.stream, self.featurizer, self.knn, self.device, self.shelf = (
-            stream,
-            featurizer,
-            knn,
-            device,
-            shelf,
-        )
+        self.stream, self.featurizer, self.knn = stream, featurizer, knn
+        self.device, self.shelf, self.made_on = device, shelf, device.type
         self.clock = Clock(device)
         self.purchases: list[Int64[ndarray, " b"]] = []
         self.once: dict[str, Any] = {}
@@ -103,6 +104,18 @@ class Lifetime:
         """Whether fixed features lie on the shelf, or cost too little to be kept there."""
         cached = self.featurizer is not None and _is_cached(self.featurizer)
         return not cached or self.shelf.cache.look("features", self._features_key()) is not None
+
+    def take_up(self, digest: str | None) -> None:
+        """Goes on with the features of this digest if they lie on the shelf, whichever device made them.
+
+        A run that was begun on a GPU is so continued, or opened, on a CPU in the space in which it chose.
+        """
+        if digest is None or not self.fixed:
+            return
+        for kind in DEVICES:
+            found = self.shelf.cache.look("features", self._features_key(kind))
+            if found is not None and found.listing["facts"].get("digest") == digest:
+                self.made_on = kind
 
     def features(self, pool: Pool) -> Float32[ndarray, "n d"]:
         """Features that do not depend on a model, made on first use or read from the shelf."""
@@ -127,6 +140,18 @@ class Lifetime:
                 pool, lambda folder: (_read_features(folder), featurizer.encoder(folder, pool.inputs))
             )
         return self.once["encoder"]
+
+    def encoded(self, pool: Pool, others: Inputs) -> Float32[ndarray, "m d"]:
+        """What the encoder of the pool's features gives for other inputs; `clock` does not count it."""
+        encoder = self.encoder(pool)
+        key = {**self._features_key(), "inputs": array_digest(others.array), "encoded_on": self.device.type}
+
+        def make(making: Making) -> None:
+            made = encoded(encoder, others, making.epoch)
+            np.save(making.folder / "features.npy", made, allow_pickle=False)
+            making.facts |= {"rows": len(made), "width": made.shape[1]}
+
+        return self.shelf.cache.kept("encoded", key, make, _read_features, self.shelf.watch).value
 
     def graph(self, pool: Pool) -> Graph:
         """The neighbor graph of the fixed features, made on first use or read from the shelf."""
@@ -189,6 +214,11 @@ class Lifetime:
     def _make_features(self, pool: Pool, making: Making) -> None:
         featurizer = self.featurizer
         assert featurizer is not None
+        if self.made_on != self.device.type and not _on_any_device(featurizer):
+            raise ValueError(
+                f"features made on {self.made_on} are damaged, and {self.device.type} makes others; use "
+                f"device={self.made_on}, or begin anew in another output_dir"
+            )
         rng = self._chance("features", featurizer)
         features = featurizer.make(_seen(featurizer, pool), _no_model, rng, making)
         np.save(making.folder / "features.npy", features, allow_pickle=False)
@@ -203,12 +233,14 @@ class Lifetime:
         np.save(making.folder / "recall.npy", np.float64(graph.recall), allow_pickle=False)
         making.facts |= {"rows": len(graph), "recall": graph.recall}
 
-    def _features_key(self) -> Key:
+    def _features_key(self, made_on: str | None = None) -> Key:
         featurizer = self.featurizer
         assert featurizer is not None
         chance = int(self._chance("features", featurizer).integers(2**63))
         source = {"source": self.shelf.source} if reads_source(featurizer) else {}
-        return {**identity(featurizer), "pool": self.shelf.fingerprint, **source, "chance": f"{chance:x}"}
+        device = {} if _on_any_device(featurizer) else {"device": made_on or self.made_on}
+        pool = {"pool": self.shelf.fingerprint, **source, "chance": f"{chance:x}"}
+        return {**identity(featurizer), **pool, **device}
 
     def _graph_key(self, digest: str) -> Key:
         assert self.knn is not None
@@ -247,6 +279,11 @@ def _seen(featurizer: Featurizer, pool: Pool) -> Pool:
 def _is_cached(featurizer: Featurizer) -> bool:
     """Whether its features are worth a place on disk; `cached = False` on the class says they are not."""
     return bool(getattr(featurizer, "cached", True))
+
+
+def _on_any_device(featurizer: Featurizer) -> bool:
+    """Whether the run's device makes no difference; `any_device = True` on the class says so."""
+    return bool(getattr(featurizer, "any_device", False))
 
 
 def _read_features(folder: Path) -> Float32[ndarray, "n d"]:

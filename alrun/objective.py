@@ -2,7 +2,8 @@
 
 import argparse
 import sys
-from pathlib import Path
+
+from alrun.report.words import parser_of_runs
 
 ABOUT = """What the labels that runs had bought after each round are worth as a core set of the pool.
 
@@ -29,12 +30,7 @@ def objective(words: list[str]) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        "alrun objective", description=ABOUT, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument(
-        "folders", nargs="+", type=Path, help="run folders, or folders above them (outputs/mnist)"
-    )
+    parser = parser_of_runs("objective", ABOUT, "objective")
     parser.add_argument("--space", default=None, help="see above (default: the runs' own)")
     parser.add_argument(
         "--metric",
@@ -42,10 +38,7 @@ def _parser() -> argparse.ArgumentParser:
         default=None,
         help="cost between rows (default: the runs' own, cosine where none has one)",
     )
-    parser.add_argument("--device", default="auto", help="for features that must be made (default auto)")
-    parser.add_argument(
-        "--output", type=Path, default=None, help="where to write (default: objective/ in the first folder)"
-    )
+    parser.add_argument("--device", default="auto", help="for features that must be made (default: auto)")
     return parser
 
 

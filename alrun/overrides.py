@@ -124,25 +124,44 @@ def _loose(override: Override, value: str, groups: _Groups) -> str:
 
 
 def _composed(words: list[str], check: Check) -> list[str]:
+    brought: Mapping[str, str] = {}
     lines: list[str] = []
     try:
         config = compose("config", words)
         settings = OmegaConf.to_container(config, resolve=True, throw_on_missing=False)
-        lines = list(_contradictions(words, settings))  # type: ignore[arg-type]
+        assert isinstance(settings, dict)
+        brought = settings.get("choices", {})
+        lines = list(_contradictions(words, brought))
         check(settings)  # type: ignore[arg-type]
     except ConfigError as error:
-        return lines + error.problems
+        return lines + _without_clashes(words, brought, error.problems)
     except (HydraException, OmegaConfBaseException) as error:
         return [f"{_culprit(words, error)}: {_first_line(error)}"]
     return lines
 
 
-def _contradictions(words: list[str], settings: Mapping[str, Any]) -> Iterator[str]:
+def _contradictions(words: list[str], brought: Mapping[str, str]) -> Iterator[str]:
     """Groups chosen by hand whose choice another group's brings, as `trainer=frozen_head` does."""
-    for group, brought in settings.get("choices", {}).items():
+    for group, choice in brought.items():
         for word in words:
-            if word.startswith(f"{group}=") and word != f"{group}={brought}":
-                yield f"{group}: another choice brings {group}={brought}, got {word}; drop one of them"
+            if word.startswith(f"{group}=") and word != f"{group}={choice}":
+                yield f"{group}: another choice brings {group}={choice}, got {word}; drop one of them"
+
+
+def _without_clashes(words: list[str], brought: Mapping[str, str], problems: list[str]) -> list[str]:
+    """Problems; as one those about what an experiment sets of a part that another choice replaces."""
+    typed = [word.lstrip("+").partition("=") for word in words]
+    experiment = next((value for key, _, value in typed if key == "experiment"), None)
+    for group, choice in brought.items() if experiment else ():
+        own = {key for key, _, _ in typed}
+        keys = [line.split(":")[0] for line in problems if line.startswith(f"{group}.")]
+        if clash := [key for key in keys if key not in own]:
+            problems = [line for line in problems if line.split(":")[0] not in clash]
+            problems.append(
+                f"{group}: another choice brings {group}={choice}, and experiment={experiment} sets "
+                f"{', '.join(clash)} of its own; drop one of them"
+            )
+    return problems
 
 
 def _culprit(words: list[str], error: Exception) -> str:

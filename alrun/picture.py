@@ -1,4 +1,4 @@
-"""`alrun picture`: what runs bought, in a space of features or as images."""
+"""`alrun picture`: what runs bought, in a space of features or as images; what their fits went through."""
 
 import argparse
 import sys
@@ -10,16 +10,23 @@ if TYPE_CHECKING:
 
     from alrun.screen import Bars
 
-ABOUT = """What runs bought, in one of three kinds of pictures:
+ABOUT = """What runs bought:
 
 selection  the pool in the plane, colored by true class, with the rows that a run bought early and late
 rounds     the first purchases of several runs side by side, in one map of the pool
 images     the bought images, a line a round, with the classes covered so far
 
-Runs that share a picture must share their pool. A space is pixels, or another choice of the group
-featurizer (pca, vae, ...; with the data set's preset), a run folder (its features), or a .npy file of one
-vector a pool row. For a selection it may also be penultimate (inputs of the last layer of the run's last
-model), features (the run's featurizer) or full (penultimate, trained on all labels of the pool).
+What fits went through, of trainers that show their epochs (label_propagation, mean_teacher, ...):
+
+epochs     test error over epochs, and where the semi-supervised stage begins
+pseudo     accuracy of the pseudo-labels over epochs, and weights of right and wrong ones
+weights    histograms of the weights of right and wrong pseudo-labels, early and late
+wrong      images of the wrong pseudo-labels with the largest weights
+
+Runs that share one of the first three pictures must share their pool. A space is pixels, or another choice
+of the group featurizer (pca, vae, ...; with the data set's preset), a run folder (its features), or a .npy
+file of one vector a pool row. For a selection it may also be penultimate (inputs of the last layer of the
+run's last model), features (the run's featurizer) or full (penultimate, trained on all labels of the pool).
 """
 PROJECTIONS = {"tsne": "t-SNE", "pca": "principal components"}
 BAD_INPUT = 2
@@ -43,7 +50,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("folders", nargs="+", type=Path, metavar="folder", help="a run folder")
     parser.add_argument(
-        "--kind", choices=KINDS, default=None, help="default selection; rounds for several folders"
+        "--kind", choices=KINDS, default=None, help="see above (default selection; of several runs, rounds)"
     )
     parser.add_argument(
         "--space",
@@ -52,17 +59,29 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--projection", choices=PROJECTIONS, default="tsne", help="default tsne")
     parser.add_argument(
-        "--points", type=int, default=4000, help="pool rows drawn, with all bought (default 4000)"
+        "--points", type=int, default=4000, help="pool rows to draw; bought ones always are (default 4000)"
     )
     parser.add_argument(
-        "--purchases", type=int, default=None, help="how many of rounds (default 2), of images (default 10)"
+        "--purchases",
+        type=int,
+        default=None,
+        help="how many of each run's first purchases to show (default 2; as images 10)",
     )
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 (default auto)")
+    parser.add_argument(
+        "--round",
+        type=int,
+        default=None,
+        help="whose fit, of epochs, pseudo, weights, wrong (default the last)",
+    )
+    parser.add_argument(
+        "--epoch", type=int, default=None, help="of wrong: one that was kept (default the last)"
+    )
+    parser.add_argument("--device", default="auto", help="where networks run: auto, cpu, cuda, cuda:1")
     parser.add_argument(
         "--output",
         type=Path,
         default=None,
-        help=".png or .pdf (default figures/<kind>-<space>.png of the first run)",
+        help=".png or .pdf (default figures/<kind>[-<space>].png of the first run)",
     )
     return parser
 
@@ -81,11 +100,11 @@ def _drawn(asked: argparse.Namespace) -> Path:
         raise ValueError(f"--points: must be at least 2, got {asked.points}")
     if asked.purchases is not None and asked.purchases < 1:
         raise ValueError(f"--purchases: must be at least 1, got {asked.purchases}")
-    if asked.kind == "selection" and len(asked.folders) > 1:
+    if asked.kind in OF_ONE and len(asked.folders) > 1:
         raise ValueError(
-            f"--kind selection: is of one run, got {len(asked.folders)}; choose rounds or images"
+            f"--kind {asked.kind}: is of one run, got {len(asked.folders)}; choose {OF_ONE[asked.kind]}"
         )
-    figure = Figure(layout=None if asked.kind == "images" else "constrained")
+    figure = Figure(layout=None if asked.kind in ("images", "wrong") else "constrained")
     with Bars(Console(stderr=True), "auto") as bars:
         name = KINDS[asked.kind](figure, asked, bars)
     output = asked.output or asked.folders[0] / "figures" / f"{name}.png"
@@ -144,4 +163,14 @@ def _images(figure: "Figure", asked: argparse.Namespace, bars: "Bars") -> str:
     return "images"
 
 
-KINDS = {"selection": _selection, "rounds": _rounds, "images": _images}
+def _of_fits(figure: "Figure", asked: argparse.Namespace, bars: "Bars") -> str:
+    """What fits went through; the picture's name."""
+    from alrun.fit_pictures import FITS
+
+    FITS[asked.kind](figure, asked, bars)
+    return str(asked.kind)
+
+
+FITS = ("epochs", "pseudo", "weights", "wrong")
+KINDS = {"selection": _selection, "rounds": _rounds, "images": _images, **dict.fromkeys(FITS, _of_fits)}
+OF_ONE = {"selection": "rounds or images", "wrong": "weights"}

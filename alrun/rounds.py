@@ -21,7 +21,7 @@ from alrun.lifetime import name_of as name_of
 from alrun.pool import Pool
 from alrun.training.model import HEADS, Model
 
-OF_THE_MODEL = frozenset({"probabilities", "embeddings", "dropout"})
+AFTER_LABELS = frozenset({"probabilities", "embeddings", "dropout", "labels"})
 OF_FEATURES = frozenset({"features", "graph"})
 
 
@@ -39,8 +39,9 @@ class Strategy(Protocol):
     """Chooses what to label.
 
     `needs` names what it cannot do without: `probabilities`, `embeddings`, `dropout` and `heads.<name>` (a
-    further output of the trainer) are the model's; `features` and `graph` come from the featurizer; `oracle`
-    says that it buys answers inside a batch.
+    further output of the trainer) are the model's; `features` and `graph` come from the featurizer, and
+    `graph.cosine` says of which metric; `labels` says that some must be bought before; `oracle` says that it
+    buys answers inside a batch.
     """
 
     @property
@@ -56,7 +57,7 @@ class Strategy(Protocol):
 def needs_model(strategy: Strategy, featurizer: Featurizer | None) -> bool:
     """Whether a strategy cannot choose before the first label is bought."""
     features = bool(strategy.needs & OF_FEATURES) and featurizer is not None and featurizer.depends_on_model
-    return bool(strategy.needs & OF_THE_MODEL) or bool(needed_heads(strategy)) or features
+    return bool(strategy.needs & AFTER_LABELS) or bool(needed_heads(strategy)) or features
 
 
 def needed_heads(strategy: Strategy) -> frozenset[str]:
@@ -84,10 +85,14 @@ class Work:
         known = self.known.setdefault(name, np.zeros(total, bool))
         missing = np.unique(rows[~known[rows]])
         if len(missing) or name not in self.rows:
-            fresh = make(missing)
-            table = self.rows.setdefault(name, np.empty((total, fresh.shape[1]), np.float32))
-            table[missing], known[missing] = fresh, True
+            self.keep(name, missing, make(missing), total)
         return self.rows[name][rows]
+
+    def keep(self, name: str, rows: Int64[ndarray, " b"], values: ndarray, total: int) -> None:
+        """Fills rows of a table."""
+        known = self.known.setdefault(name, np.zeros(total, bool))
+        table = self.rows.setdefault(name, np.empty((total, values.shape[1]), np.float32))
+        table[rows], known[rows] = values, True
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,6 +121,8 @@ class Round:
 
     def head(self, name: str, rows: Int64[ndarray, " b"]) -> Float32[ndarray, "b w"]:
         """A further output of the trainer for these rows.
+
+        A head that reads features shares its pass with their probabilities, which are remembered, too.
 
         Raises:
             ValueError: no label was bought yet, or the trainer gave no head of this name.
@@ -253,13 +260,15 @@ class Round:
 
     def _head(self, name: str, rows: ndarray) -> ndarray:
         model = self._model(f"outputs of the head '{name}'")
-        if model.named(name).reads == "embeddings":
-            embedded = self.embeddings(rows)
-            with self.work.clock.part("predict"):
-                return model.head_from(name, embedded)
         with self.work.clock.part("predict"):
+            if (reads := model.named(name).reads) == "embeddings":
+                return model.head_from(name, self.embeddings(rows))
             self.work.predicted += len(rows)
-            return model.head(name, rows)
+            if reads == "items":
+                return model.head(name, rows)
+            probabilities, outputs = model.predict_with(name, rows)
+            self.work.keep("probabilities", rows, probabilities, len(self.pool))
+            return outputs
 
     def _model(self, what: str) -> Model:
         if self.model is None:

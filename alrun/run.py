@@ -13,20 +13,20 @@ from numpy import ndarray
 
 from alrun.cache import Watch
 from alrun.clock import Clock
-from alrun.config import ConfigError
 from alrun.data.data import Data
 from alrun.data.split import write_split
 from alrun.environment import chosen_device, environment, forget_peak_memory, peak_memory
 from alrun.experiment import Experiment
 from alrun.forecast import forecast
-from alrun.lifetime import Lifetime, Shelf, reads_source
+from alrun.journal import Page, Truth, Watched
+from alrun.lifetime import Lifetime, Shelf
 from alrun.models.encoded import FrozenHead
 from alrun.models.network import Architecture, tried
 from alrun.pool import NOT_BOUGHT, Inputs
 from alrun.report.reading import QUERY_PARTS
 from alrun.report.run_figures import draw_plane, draw_run
 from alrun.rounds import OF_FEATURES, Batch, Round, Work, checked, name_of, needs_model
-from alrun.state import RunFolder, Saved
+from alrun.state import RunFolder, Saved, short
 from alrun.strategies.uncertainty import entropy
 from alrun.training.evaluate import evaluate
 from alrun.training.model import Model
@@ -36,10 +36,6 @@ log = logging.getLogger(__name__)
 Settings = Mapping[str, Any]
 
 WORTH_SAYING = 120.0  # seconds
-NO_SOURCE = (
-    "featurizer: adapts from a labeled source to the pool, and the data set has no source; choose e.g. "
-    "dataset=office_caltech10, or arrays with x_source and y_source"
-)
 
 
 @runtime_checkable
@@ -73,7 +69,7 @@ def run(experiment: Experiment, folder: RunFolder, settings: Settings, screen: S
         return whole
     device = chosen_device(experiment.device)
     forget_peak_memory(device)
-    data = _loaded(experiment)
+    data = experiment.data()
     plan = experiment.budget.plan(len(data.labels))
     first = experiment.budget.first_rows(data.labels, data.classes, experiment.stream("initial"))
     where = environment(device, data, experiment.seed)
@@ -102,13 +98,6 @@ def run(experiment: Experiment, folder: RunFolder, settings: Settings, screen: S
     return saved
 
 
-def _loaded(experiment: Experiment) -> Data:
-    data = experiment.dataset.load(Path(experiment.data_dir), experiment.stream("split"))
-    if reads_source(experiment.featurizer) and data.source is None:
-        raise ConfigError([NO_SOURCE])
-    return data
-
-
 class Loop:
     """Choose, ask, train, record: the state of a run between its rounds."""
 
@@ -117,9 +106,9 @@ class Loop:
     ) -> None:
         self.experiment, self.data, self.device, self.saved = experiment, data, device, saved
         self.test = Inputs(data.test_inputs, device)
-        blank = np.full(len(data.labels), NOT_BOUGHT, np.int64)
-        self.pool = data.pool(blank, device)
+        self.pool = data.pool(np.full(len(data.labels), NOT_BOUGHT, np.int64), device)
         self.life = Lifetime(experiment.stream, experiment.featurizer, experiment.graph, device, shelf)
+        self.life.take_up(saved.features)
         for purchase in saved.purchases:
             self._buy(np.array(purchase["rows"], np.int64), np.array(purchase["labels"], np.int64))
         self.model: Model | None = None
@@ -197,7 +186,7 @@ class Loop:
         self.saved.round = number
         if len(self.pool.labeled):
             with clock.part("train"):
-                self._train(number, folder, screen)
+                self._train(Page(number, folder, self.saved.tables, clock), screen)
             with clock.part("evaluate"):
                 result = self._evaluated()
             record = self._record(number, batch, work, result)
@@ -238,21 +227,31 @@ class Loop:
             notes = {**notes, "graph_recall": graph.recall}
         return replace(batch, notes={"candidates": float(len(current.candidates)), **batch.notes, **notes})
 
-    def _train(self, number: int, folder: RunFolder, screen: Screen) -> None:
+    def _train(self, page: Page, screen: Screen) -> None:
+        truth = Truth(self.data.labels, self.pool.unlabeled, self.test, self.data.test_labels)
+        progress = page.folder.progress(page.number, screen.epoch)
+        watched = Watched(progress, self.experiment.watching, truth, page)
         self.model = self.experiment.trainer.fit(
             self.architecture,
             self.pool,
-            chance=lambda branch, *names: self.experiment.stream(branch, number, *names),
+            chance=lambda branch, *names: self.experiment.stream(branch, page.number, *names),
             start=self.model,
-            progress=folder.progress(number, screen.epoch),
+            progress=watched,
         )
+        watched.close()
         weights = self.model.weights
         self.saved.weights = {name: value.detach().cpu().clone() for name, value in weights.items()}
         self.saved.facts = dict(self.model.facts)
 
+    @cached_property
+    def _tested(self) -> Inputs:
+        """The test set, whose outputs of a frozen encoder runs share."""
+        self.experiment.remember_encoded(self.life, self.pool, self.test)
+        return self.test
+
     def _evaluated(self) -> dict[str, float]:
         assert self.model is not None
-        return evaluate(self.model.on(self.test), self.data.test_labels)
+        return evaluate(self.model.on(self._tested), self.data.test_labels)
 
     def _record(self, number: int, batch: Batch, work: Work, result: Mapping[str, float]) -> dict[str, Any]:
         seconds = {name: round(value, 6) for name, value in work.clock.seconds.items() if name != "once"}
@@ -270,12 +269,12 @@ class Loop:
             "candidates": 0,
             "predicted": work.predicted,
             "peak_rss_mb": peak_memory(),
-            **{name: _short(value) for name, value in facts.items() if name != "train_loss"},
+            **{name: short(value) for name, value in facts.items() if name != "train_loss"},
             **once,
         }
         if self.device.type == "cuda":
             record["peak_gpu_mb"] = round(torch.cuda.max_memory_allocated(self.device) / 2**20, 1)
-        return {**record, **{name: _short(value) for name, value in batch.notes.items()}}
+        return {**record, **{name: short(value) for name, value in batch.notes.items()}}
 
     def _buy(self, rows: ndarray, labels: ndarray) -> None:
         self.pool = self.pool.reveal(rows, labels)
@@ -294,7 +293,3 @@ def _log(record: Mapping[str, Any]) -> None:
 def _plain_scores(batch: Batch, number: int) -> list[float | str]:
     """Scores for the file; the first set has none."""
     return [""] * len(batch.rows) if number == 0 else batch.scores.tolist()
-
-
-def _short(value: float) -> float | int:
-    return int(value) if float(value).is_integer() else float(value)

@@ -16,6 +16,7 @@ from alrun.cache import Cache, Key, Making, Watch
 from alrun.code import code_version
 from alrun.config import ConfigError
 from alrun.data.data import array_digest
+from alrun.environment import chosen_device
 from alrun.experiment import Experiment
 from alrun.features.featurizer import Featurizer
 from alrun.fixed_spaces import named_space, selects_in, shared_space, word_of
@@ -25,6 +26,7 @@ from alrun.report.objectives import Measure
 from alrun.report.purchases import PoolMark, Purchases, pool_mark, read_purchases
 from alrun.report.reading import Run, UnreadableError
 from alrun.spaces import fixed_features, opened
+from alrun.state import RunFolder
 from alrun.transport.distances import Metric, costs
 from alrun.transport.semi_discrete import transport
 
@@ -46,12 +48,16 @@ class Screen(Watch, Protocol):
 
 @dataclass(frozen=True, eq=False)
 class Entry:
-    """A run to be scored, its parts, its pool and its purchases."""
+    """A run to be scored, its parts, its pool and its purchases.
+
+    `features` is the digest of the fixed features in which it chose; None if it chose in none.
+    """
 
     run: Run
     experiment: Experiment
     mark: PoolMark
     purchases: Purchases
+    features: str | None
 
     @property
     def place(self) -> tuple[str, str, int]:
@@ -146,11 +152,15 @@ class _Scale:
     screen: Screen
 
     def of_place(self, entries: Sequence[Entry]) -> Iterator[tuple[Entry, Float64[ndarray, " q"]]]:
-        """The objective after each round, of runs that share their features; these are made when needed."""
+        """The objective after each round, of runs that share their features; these are made when needed.
+
+        They are those in which the first run chose that chose in any, whatever device made them.
+        """
+        first = next((entry for entry in entries if entry.features is not None), entries[0])
 
         @cache
         def features() -> Float32[ndarray, "n d"]:
-            return fixed_features(opened(entries[0].run.folder, self.device, self.screen), self.featurizer)
+            return fixed_features(opened(first.run.folder, self.device, self.screen), self.featurizer)
 
         for entry in entries:
 
@@ -161,7 +171,8 @@ class _Scale:
             def load(folder: Path) -> Float64[ndarray, " q"]:
                 return np.load(folder / "objective.npy", allow_pickle=False)
 
-            yield entry, self.kept.kept("objective", self._key(entry), make, load, self.screen).value
+            key = self._key(entry, first.features)
+            yield entry, self.kept.kept("objective", key, make, load, self.screen).value
 
     def gaps(self, entry: Entry) -> Float64[ndarray, " r"]:
         """What the run's own searches left unproven, as it recorded it; NaN where it searched not here."""
@@ -170,10 +181,12 @@ class _Scale:
         told = here and run.settings["strategy"].get("metric") == self.metric and "gap" in run.columns
         return run.columns["gap"] if told else np.full(len(run.columns["round"]), np.nan)
 
-    def _key(self, entry: Entry) -> Key:
+    def _key(self, entry: Entry, features: str | None) -> Key:
         return {
             "space": identity(self.featurizer),
             "place": entry.place,
+            "features": features,
+            "device": chosen_device(self.device).type,
             "metric": self.metric,
             "purchases": array_digest(entry.purchases.rounds, entry.purchases.rows),
             "rounds": entry.run.done,
@@ -202,12 +215,13 @@ def _entry(run: Run, device: str) -> Entry:
     """A run as it can be scored.
 
     Raises:
-        ConfigError: its settings no longer work.
+        ConfigError: its settings no longer work, or its checkpoint cannot be read.
         UnreadableError: its files are damaged or do not agree.
     """
     mark = pool_mark(run.folder)
     purchases = read_purchases(run.folder, mark.total)
-    entry = Entry(run, assemble({**run.settings, "device": device}), mark, purchases)
+    features = RunFolder(run.folder).load().features
+    entry = Entry(run, assemble({**run.settings, "device": device}), mark, purchases, features)
     bought = entry.recorded(np.cumsum([len(rows) for rows in entry.batches]))
     if not np.array_equal(bought, run.columns["labeled"]):
         raise UnreadableError(

@@ -90,7 +90,9 @@ class Scene:
         """What lives as long as a run with this featurizer, on the run's own shelf."""
         digests = self.data.fingerprint(), self.data.source_fingerprint()
         shelf = Shelf(self.experiment.cache, *digests, self.watch, lambda kind, folder: None)
-        return Lifetime(self.experiment.stream, featurizer, None, self.device, shelf)
+        life = Lifetime(self.experiment.stream, featurizer, None, self.device, shelf)
+        life.take_up(RunFolder(self.folder).load().features)
+        return life
 
 
 def opened(folder: Path, device: str, watch: Watch) -> Scene:
@@ -177,11 +179,11 @@ def _features(scene: Scene, rows: Int64[ndarray, " m"]) -> Float32[ndarray, "m d
 class _Told(Silent):
     """Tells how far a fit is and keeps nothing."""
 
-    watch: Watch
+    screen: Watch
 
     def epoch(self, done: int, total: int) -> None:
         """`done` of `total` epochs are over."""
-        self.watch.epoch(done, total)
+        self.screen.epoch(done, total)
 
 
 def _full(scene: Scene, rows: Int64[ndarray, " m"]) -> Float32[ndarray, "m d"]:

@@ -180,6 +180,10 @@ class RunFolder:
         for name, records in saved.tables.items():
             self._table(name, records, [])
 
+    def write_table(self, name: str, records: list[dict[str, Any]]) -> None:
+        """`<name>.csv` with these lines, before the round that they belong to is whole."""
+        self._table(name, records, [])
+
     def draw(self, figures: Mapping[str, Callable[[Figure], None]]) -> None:
         """Pictures that a round asked for."""
         for name, draw in figures.items():
@@ -226,7 +230,7 @@ class RunFolder:
         write_text(self.path / f"{name}.csv", text.getvalue())
 
     def _clear_leftovers(self) -> None:
-        for part in [*self.path.glob(".*.part"), *self._checkpoint.parent.glob(".*.part")]:
+        for part in self.path.rglob(".*.part"):
             part.unlink()
 
 
@@ -241,6 +245,11 @@ def _logged_to(path: Path) -> Iterator[None]:
     finally:
         logger.removeHandler(handler)
         handler.close()
+
+
+def short(value: float) -> float | int:
+    """A number as it stands in a table: whole ones without a point."""
+    return int(value) if float(value).is_integer() else float(value)
 
 
 def read_records(path: Path) -> list[dict[str, str]]:

@@ -12,9 +12,15 @@ from rich.table import Table
 
 from alrun.cache import LISTED, Artifact, Cache, damages
 
-HIDDEN = ("maker", "code", "pool", "features", "chance", "device")
-DESCRIPTION = """Features, encoders and graphs that runs made once and share. Deleting one is safe: a run that
-needs it again makes it again. What a process is at work with is never deleted."""
+HIDDEN = ("maker", "code", "pool", "features", "chance", "inputs")
+DESCRIPTION = """What runs made once and share: features with their encoders, graphs, and what encoders give
+for test sets. Deleting one is safe: a run that needs it again makes it again. What a process is at work with
+is never deleted.
+
+list    a line for each: kind, id, maker, size, seconds that making it took; then its settings (the default)
+verify  compares every file with its checksum; exit code 1 if one is damaged
+prune   deletes what is named, --unused or --all; otherwise only what cannot be read
+"""
 
 
 def take(words: Sequence[str]) -> int:
@@ -33,24 +39,28 @@ def take(words: Sequence[str]) -> int:
     if asked.what == "verify":
         return _verify(console, found)
     console.print(_table(found))
+    for artifact in found:
+        console.print(f"{artifact.folder.name[:8]}  {_settings(artifact)}", soft_wrap=True, highlight=False)
     console.print(f"{len(found)} artifacts, {_size(sum(_bytes(each) for each in found))} in {folder}")
     return 0
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser("alrun cache", description=DESCRIPTION)
-    parser.add_argument("what", nargs="?", choices=("list", "verify", "prune"), default="list")
+    parser = argparse.ArgumentParser(
+        "alrun cache", description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("what", nargs="?", choices=("list", "verify", "prune"), default="list", help="above")
     parser.add_argument(
-        "artifact", nargs="*", help="kinds (features, graph) or beginnings of ids; default: all"
+        "artifact", nargs="*", help="kinds (features, graph, encoded) or beginnings of ids (default: all)"
     )
     parser.add_argument(
         "--dir", default="outputs/cache", help="the cache.dir of the runs (default: %(default)s)"
     )
     parser.add_argument(
-        "--unused", type=float, default=None, metavar="DAYS", help="prune: not used for so long"
+        "--unused", type=float, default=None, metavar="DAYS", help="prune: what no run has used for so long"
     )
-    parser.add_argument("--all", action="store_true", help="prune: whatever its age")
-    parser.add_argument("--dry-run", action="store_true", help="prune: say what would be deleted")
+    parser.add_argument("--all", action="store_true", help="prune: everything")
+    parser.add_argument("--dry-run", action="store_true", help="prune: only say what would be deleted")
     return parser
 
 
@@ -114,7 +124,6 @@ def _table(found: Sequence[Artifact]) -> Table:
         table.add_column(name, justify=justify)  # type: ignore[arg-type]
     for name in ("seconds", "made", "last used"):
         table.add_column(name, justify="right")
-    table.add_column("settings")
     for artifact in found:
         listing = artifact.listing
         key = listing.get("key", {})
@@ -126,9 +135,13 @@ def _table(found: Sequence[Artifact]) -> Table:
             f"{artifact.seconds:.1f}" if listing else "?",
             str(listing.get("made", "damaged"))[:10],
             f"{_used(artifact):%Y-%m-%d}",
-            ", ".join(f"{name}={value}" for name, value in key.items() if name not in HIDDEN),
         )
     return table
+
+
+def _settings(artifact: Artifact) -> str:
+    key = artifact.listing.get("key", {})
+    return ", ".join(f"{name}={value}" for name, value in key.items() if name not in HIDDEN)
 
 
 def _used(artifact: Artifact) -> datetime:

@@ -40,6 +40,7 @@ SECTIONS = {
     "peak_rss_mb": "usage/peak_rss_mb",
     "peak_gpu_mb": "usage/peak_gpu_mb",
     "evaluate_seconds": "usage/evaluate_seconds",
+    "watch_seconds": "usage/watch_seconds",
 }
 GROUPED = (
     '{"groupBy": {"aggregateFunction": "average", '
@@ -207,7 +208,7 @@ def _metrics(record: Mapping[str, str]) -> dict[str, float]:
         if text == "" or key in ("round", "labeled"):
             continue
         kind, _, rest = key.partition("_")
-        section = f"{kind}/{rest}" if kind in ("once", "train") else f"strategy/{key}"
+        section = f"{kind}/{rest}" if kind in ("once", "train", "pseudo") else f"strategy/{key}"
         out[SECTIONS.get(key, section)] = float(text)
     if float(record["train_seconds"]) > 0:
         out["train/images_per_second"] = float(record["train_images"]) / float(record["train_seconds"])

@@ -7,8 +7,6 @@ import sys
 from pathlib import Path
 from urllib.parse import quote
 
-from alrun.track import address, connected
-
 
 def serve(words: list[str]) -> int:
     """Starts MLflow's server on the database of the output folder and prints where to look."""
@@ -21,6 +19,8 @@ def serve(words: list[str]) -> int:
     if asked.uri is None and not (folder / "mlflow.db").exists():
         print(f"{folder / 'mlflow.db'}: no such database; run `alrun` first", file=sys.stderr)  # noqa: T201
         return 2
+    from alrun.track import address  # takes seconds: MLflow
+
     for line in links(asked.uri, folder, asked.port):
         print(line)  # noqa: T201
     print("The page answers in about 15 seconds; stop it with ctrl-C.", flush=True)  # noqa: T201
@@ -37,6 +37,8 @@ def serve(words: list[str]) -> int:
 
 def links(uri: str | None, folder: Path, port: int) -> list[str]:
     """One address a data set: its charts, grouped by strategy with a band over seeds."""
+    from alrun.track import connected
+
     client = connected(uri, folder)
     view = "workflowType=machine_learning&compareRunsMode=CHART&viewStateShareKey=alrun"
     return [

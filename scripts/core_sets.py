@@ -25,12 +25,12 @@ from omegaconf import OmegaConf
 
 from alrun.cache import scratch
 from alrun.coverage.k_center import k_center
-from alrun.coverage.k_medoids import k_medoids
 from alrun.features.simple import Pca
 from alrun.pool import NOT_BOUGHT, Inputs, Pool, stream
 from alrun.wasserstein.ascent import Task
 from alrun.wasserstein.descent import choice
 from alrun.wasserstein.ground import Ground
+from alrun.wasserstein.medoids import medoids
 from alrun.wasserstein.rules import Rules
 from alrun.wasserstein.search import Limits, Search
 
@@ -80,22 +80,13 @@ def searched(task: Task, method: str, seconds: float, seed: int) -> dict[str, An
 
 def chosen_by(task: Task, method: str, seed: int) -> dict[str, Any]:
     """The cost of a rival's selection."""
-    points, rng = task.ground.points, stream(seed, method)
+    rng = stream(seed, method)
     if method == "random":
         rows = rng.choice(task.candidates, task.free, replace=False)
     elif method == "coreset":
-        rows, _ = k_center(points, task.fixed, task.candidates, task.free)
+        rows, _ = k_center(task.ground.points, task.fixed, task.candidates, task.free)
     else:
-        rows = k_medoids(
-            points,
-            task.fixed,
-            task.candidates,
-            task.free,
-            metric=task.ground.metric,
-            rng=rng,
-            sample=None,
-            sweeps=3,
-        ).rows
+        rows = medoids(task, rng, 3)
     return {"objective": choice(task, rows).cost}
 
 

@@ -17,6 +17,7 @@ from hydra.utils import instantiate
 from nursery import Nursery
 from omegaconf import DictConfig, OmegaConf
 
+from alrun.cache import Cache, scratch
 from alrun.clock import Clock
 from alrun.features.simple import Penultimate, Pixels
 from alrun.graph.knn import Knn
@@ -99,7 +100,7 @@ class Situation:
         life = Lifetime(
             stream,
             Pixels() if self.fixed else Penultimate(),
-            Knn(5, "sqeuclidean", "none", "auto", 0.99),
+            Knn(5, "cosine" if "graph.cosine" in who.needs else "sqeuclidean", "none", "auto", 0.99),
             CPU,
         )
         work = Work(Clock(CPU), answer, size)
@@ -113,6 +114,24 @@ def nursery() -> Iterator[Nursery]:
     made = Nursery()
     yield made
     made.close()
+
+
+@pytest.fixture
+def cache(tmp_path) -> Cache:
+    """An empty one."""
+    return Cache(str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def make(tmp_path) -> Callable[..., np.ndarray]:
+    """Features by a featurizer, made in a folder of its own."""
+    count = iter(range(1000))
+
+    def make(featurizer, points: np.ndarray, seed: int = 0, folder: Path | None = None) -> np.ndarray:
+        making = scratch(folder or tmp_path / str(next(count)))
+        return featurizer.make(unlabeled(points), lambda rows: 1 / 0, np.random.default_rng(seed), making)
+
+    return make
 
 
 @pytest.fixture

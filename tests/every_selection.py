@@ -12,6 +12,7 @@ from alrun.wasserstein import cuts, search
 from alrun.wasserstein.ascent import Task
 from alrun.wasserstein.descent import Choice
 from alrun.wasserstein.ground import Ground
+from alrun.wasserstein.over import unwatched
 from alrun.wasserstein.program import Program
 from alrun.wasserstein.rules import Rules
 from alrun.wasserstein.search import Found, Limits, Search
@@ -190,8 +191,8 @@ def _of_the_records(priced: Priced, found: Found, by: Rules) -> list[str]:
 
 def _of_all_kinds(priced: Priced, task: Task, hat: Choice) -> tuple[int, list[str]]:
     """Every kind of cut at one selection: none may exceed any cost, (B) and (B+) are exact at their own."""
-    plain, strong = cuts.benders(task, hat), cuts.capacitated(task, hat, lambda: None)
-    more = [cuts.filling(task, lambda: None), cuts.nearest(task, lambda: None), *cuts.triangle(task, hat)]
+    plain, strong = cuts.benders(task, hat, unwatched), cuts.capacitated(task, hat, unwatched)
+    more = [cuts.filling(task, unwatched), cuts.nearest(task, unwatched), *cuts.triangle(task, hat)]
     if task.ground.metric == "euclidean":
         more.append(cuts.dual_inequality(task, hat))
     made = [plain, strong, *more]

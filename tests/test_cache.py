@@ -1,10 +1,7 @@
 """The cache: made once, shared, whole or not there, and never mistaken for something else."""
 
 import json
-import os
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +9,6 @@ import pytest
 import torch
 
 from alrun.cache import LISTED, Cache
-from alrun.code import _closure
-from alrun.stock import take
 
 KEY = {"maker": "some.Maker", "code": "1", "size": 3}
 
@@ -46,11 +41,6 @@ def never(making):
 
 def home(cache: Cache) -> Path:
     return next(cache.artifacts()).folder
-
-
-@pytest.fixture
-def cache(tmp_path):
-    return Cache(str(tmp_path / "cache"))
 
 
 def test_an_artifact_is_made_once_and_read_afterwards(cache):
@@ -242,145 +232,3 @@ def test_seconds_before_a_kill_count(cache):
     with pytest.raises(KeyboardInterrupt):
         cache.kept("features", KEY, broken, value, Told())
     assert cache.kept("features", KEY, rest, value, Told()).artifact.seconds >= 100
-
-
-def package(folder: Path, **files: str) -> None:
-    (folder / "mine").mkdir(exist_ok=True)
-    (folder / "mine" / "__init__.py").write_text("")
-    for name, text in files.items():
-        (folder / "mine" / f"{name}.py").write_text(text)
-
-
-def version_of(folder: Path, **files: str) -> str:
-    package(folder, **files)
-    return asked_version(folder)
-
-
-def asked_version(folder: Path, module: str = "mine.maker") -> str:
-    code = f"import {module}; from alrun.code import code_version; print(code_version('{module}'))"
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, check=True,
-        env={**os.environ, "PYTHONPATH": str(folder)},
-    )  # fmt: skip
-    return done.stdout.strip()
-
-
-def test_the_code_version_follows_what_the_code_does_and_what_it_imports(tmp_path):
-    maker = "from mine.part import f\n\ndef make():\n    return f()\n"
-    first = version_of(tmp_path, maker=maker, part="def f():\n    return 1\n")
-    documented = (
-        "from mine.part import f\n\n\ndef make():\n    '''Makes.'''\n    # as it is\n    return f()\n"
-    )
-    assert version_of(tmp_path, maker=documented) == first
-    assert version_of(tmp_path, part="def f():\n    return 2\n") != first
-
-
-def test_the_code_version_follows_relative_imports_of_a_package(tmp_path):
-    def version(number: int) -> str:
-        package(tmp_path, maker="from mine import f\n", part=f"def f():\n    return {number}\n")
-        (tmp_path / "mine" / "__init__.py").write_text("from .part import f as f\n")
-        return asked_version(tmp_path)
-
-    assert version(1) != version(2)
-
-
-def test_the_code_version_of_a_lone_module_follows_those_beside_it(tmp_path):
-    def version(**texts: str) -> str:
-        for name, text in texts.items():
-            (tmp_path / f"{name}.py").write_text(text)
-        return asked_version(tmp_path, "lone")
-
-    lone = "import early\n\ndef make():\n    from late import f\n    return f()\n"
-    first = version(lone=lone, early="x = 1\n", late="def f():\n    return 1\n", other="")
-    assert version(other="x = 2\n") == first
-    assert version(early="x = 2\n") != first
-    assert version(early="x = 1\n", late="def f():\n    return 2\n") != first
-
-
-def test_the_code_version_of_an_installed_module_is_its_own():
-    assert _closure("pylab") == {"pylab"}  # imports matplotlib, which lies beside it
-
-
-def test_a_graphs_code_version_follows_its_search():
-    parts = {f"alrun.graph.{name}" for name in ("exact", "cells", "tiles", "points", "approximate")}
-    assert parts <= _closure("alrun.graph.knn")
-    assert "alrun.graph.diffusion" not in _closure("alrun.graph.knn")
-
-
-def test_the_verb_lists_verifies_and_prunes(cache, capsys):
-    cache.kept("features", KEY, five, value, Told())
-    cache.kept("graph", KEY, five, value, Told())
-    where = ["--dir", str(cache.dir)]
-    assert take(["list", *where]) == 0
-    assert "2 artifacts" in capsys.readouterr().out
-    assert take(["verify", *where]) == 0
-    flip(home(cache))
-    assert take(["verify", *where]) == 1
-    assert "x.npy is not as it was written" in capsys.readouterr().out.replace("\n", " ")
-    assert take(["prune", *where]) == 0
-    assert len(list(cache.artifacts())) == 2
-    assert take(["prune", "--unused", "1", *where]) == 0
-    assert len(list(cache.artifacts())) == 2
-    listed = next(cache.artifacts()).folder / LISTED
-    os.utime(listed, (0, 0))
-    assert take(["prune", "--unused", "1", *where]) == 0
-    assert [each.folder.parent.name for each in cache.artifacts()] == ["graph"]
-    assert take(["prune", "graph", "--dry-run", *where]) == 0
-    assert len(list(cache.artifacts())) == 1
-    assert take(["prune", "--all", *where]) == 0
-    assert list(cache.artifacts()) == []
-
-
-def test_what_a_process_is_at_work_with_is_not_deleted(cache):
-    artifact = cache.kept("features", KEY, five, value, Told()).artifact
-
-    def load(folder):
-        assert not cache.delete(artifact)
-        return value(folder)
-
-    assert cache.kept("features", KEY, never, load, Told()).value == [5, 5, 5]
-    assert cache.delete(artifact)
-
-
-def test_the_verb_says_where_no_cache_is(tmp_path, capsys):
-    assert take(["--dir", str(tmp_path / "none")]) == 2
-    assert "no cache in" in capsys.readouterr().out
-
-
-def test_pruning_deletes_the_state_of_a_broken_making_only_where_it_is_meant(cache, capsys):
-    def broken(making):
-        making._every = 0.0
-        making.keep(1, lambda: {"weights": torch.ones(2)})
-        raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        cache.kept("features", KEY, broken, value, Told())
-    cache.kept("graph", KEY, five, value, Told())
-    assert len(list(Path(cache.dir).rglob("*.state"))) == 1
-    where, states = ["--dir", str(cache.dir)], lambda: list(Path(cache.dir).rglob("*.state"))
-    for words in (["graph", "--dry-run"], ["--unused", "9"], [], ["--all", "--dry-run"]):
-        assert take(["prune", *words, *where]) == 0
-        assert len(states()) == 1
-    os.utime(states()[0], (0, 0))
-    assert take(["prune", "--unused", "9", *where]) == 0
-    assert states() == []
-    assert len(list(cache.artifacts())) == 1
-
-
-def test_a_kill_while_the_state_is_written_leaves_nothing_for_good(cache):
-    part = Path(cache.dir) / "features" / f".{cache._home('features', KEY).name}.state.123.part"
-    part.parent.mkdir(parents=True)
-    part.write_bytes(b"half")
-    cache.kept("features", KEY, five, value, Told())
-    assert not part.exists()
-    part.write_bytes(b"half")
-    assert take(["prune", "--all", "--dir", str(cache.dir)]) == 0
-    assert not part.exists()
-
-
-def test_an_artifact_without_a_listing_can_be_pruned(cache):
-    cache.kept("features", KEY, five, value, Told())
-    (home(cache) / LISTED).unlink()
-    assert take(["verify", "--dir", str(cache.dir)]) == 1
-    assert take(["prune", "--dir", str(cache.dir)]) == 0
-    assert list(cache.artifacts()) == []

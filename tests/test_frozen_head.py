@@ -1,6 +1,5 @@
-"""A head on a featurizer's frozen encoder: its network, its training, whole runs, kills."""
+"""A head on a featurizer's frozen encoder: its network and its training."""
 
-import csv
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,27 +10,16 @@ from conftest import CPU, settings
 from torch import nn
 
 from alrun.assembly import assemble
-from alrun.cache import Watch
-from alrun.config import ConfigError
 from alrun.data.bundled import Digits
 from alrun.features.encoding import encoded
-from alrun.forecast import forecast
 from alrun.lifetime import Lifetime
 from alrun.models.encoded import Encoder, FrozenHead
 from alrun.models.network import Adapt
-from alrun.overrides import mistakes
 from alrun.pool import Inputs, Pool, stream
-from alrun.run import run
-from alrun.spaces import opened
-from alrun.state import RunFolder
-from alrun.training.evaluate import evaluate
 from alrun.training.model import remember
 from alrun.training.progress import Silent
 
 ENCODED = ["trainer=frozen_head", "featurizer=vae"]
-FAST = ["tracker=none", "budget.initial=20", "budget.rounds=2", "dataset.pool_size=120", "trainer.epochs=4"]
-SIMCLR = ["dataset=digits", "featurizer=simclr", "trainer=frozen_head", "strategy=coreset"]
-TINY = ["featurizer.width=2", "featurizer.epochs=2", "featurizer.batch_size=32"]
 
 
 class Counting(nn.Module):
@@ -64,17 +52,6 @@ class Broken(Silent):
 
     def load(self):
         return torch.load("state.pt") if Path("state.pt").exists() else None
-
-
-class Unwatched(Watch):
-    """A screen nobody looks at."""
-
-    def already(self, folder): ...
-    def say(self, news): ...
-    def tell(self, news): ...
-    def begin(self, rounds, done): ...
-    def epoch(self, done, total): ...
-    def round(self, record): ...
 
 
 @pytest.fixture
@@ -165,7 +142,7 @@ def test_augmented_images_go_through_the_encoder_anew_in_each_step(pool):
 
 
 def test_no_more_items_enter_the_encoder_at_once_than_where_it_is_widest(pool, monkeypatch):
-    monkeypatch.setattr("alrun.training.model.CPU_NUMBERS", 700)
+    monkeypatch.setattr("alrun.training.parts.CPU_NUMBERS", 700)
     base, layers = encoder(pool)
     base.widest = 100
     plain = fitted(pool, FrozenHead(4, True, 0.0).on(base), crop=0, flip=False)
@@ -209,35 +186,8 @@ def test_vectors_take_a_head_but_neither_crops_nor_flips():
     adapt = Adapt((5,), pool.inputs.moments, (5,))
     architecture = FrozenHead(4, True, 0.0).on(Encoder(adapt, nn.Linear(5, 3), width=3, widest=5))
     assert fitted(pool, architecture, crop=0, flip=False).predict(np.arange(20)).shape == (20, 2)
-    with pytest.raises(ValueError, match=r"trainer.crop and trainer.flip need images, got items"):
+    with pytest.raises(ValueError, match=r"trainer\.rotation and trainer\.flip need images"):
         fitted(pool, architecture, crop=4, flip=False)
-
-
-@pytest.mark.parametrize("featurizer", ["none", "pca", "pixels", "penultimate"])
-def test_a_featurizer_without_an_encoder_is_told_before_data_are_read(featurizer):
-    told = "featurizer: model=frozen_head .* choose featurizer=simclr, fdal, vae, autoencoder or pretrained"
-    with pytest.raises(ConfigError, match=told):
-        assemble(settings("trainer=frozen_head", "strategy=random", f"featurizer={featurizer}"))
-
-
-@pytest.mark.parametrize("featurizer", ["simclr", "vae", "autoencoder", "pretrained"])
-def test_the_trainer_brings_its_head_whatever_the_data_set_brings(featurizer):
-    found = settings("trainer=frozen_head", f"featurizer={featurizer}", "dataset=cifar10", "model.hidden=7")
-    assert found["model"] == {
-        "_target_": "alrun.models.encoded.FrozenHead",
-        "hidden": 7,
-        "batch_norm": True,
-        "dropout": 0.0,
-    }
-    trainer = assemble(found).trainer
-    assert (trainer.batch_size, trainer.crop, trainer.flip, trainer.schedule) == (128, 4, True, "constant")
-
-
-def test_another_model_chosen_by_hand_is_a_contradiction():
-    words = ["trainer=frozen_head", "featurizer=vae"]
-    assert mistakes([*words, "model=frozen_head"], None, False, assemble) == []
-    (line,) = mistakes([*words, "model=mlp"], None, False, assemble)
-    assert line.startswith("model: another choice brings model=frozen_head, got model=mlp")
 
 
 @pytest.mark.parametrize("featurizer", ["simclr", "vae", "autoencoder"])
@@ -247,56 +197,3 @@ def test_what_featurizers_leave_behind_encodes_as_they_did(pool, featurizer):
     found = life.encoder(pool)
     assert np.array_equal(encoded(found, pool.inputs), life.features(pool))
     assert found.width == life.features(pool).shape[1]
-
-
-def test_a_forecast_tries_the_head_on_an_encoder_that_is_not_there_yet(pool):
-    experiment = assemble(settings(*SIMCLR, *FAST, *TINY))
-    ahead = forecast(experiment.trainer, experiment.model, experiment.featurizer, pool.blank, [10, 20], 30)
-    assert ahead.training > 0
-
-
-def results(path: Path) -> tuple[bytes, list[dict[str, str]]]:
-    with (path / "rounds.csv").open() as file:
-        lines = [
-            {key: value for key, value in line.items() if not key.endswith(("_seconds", "_mb"))}
-            for line in csv.DictReader(file)
-        ]
-    return (path / "selections.csv").read_bytes(), lines
-
-
-@pytest.fixture(scope="module")
-def played(tmp_path_factory) -> RunFolder:
-    """A whole run on digits, its cache beside it."""
-    home = tmp_path_factory.mktemp("played")
-    found = settings(*SIMCLR, *FAST, *TINY, f"cache.dir={home / 'cache'}")
-    found["choices"] |= {"dataset": "digits", "strategy": "coreset"}
-    folder = RunFolder(home / "run")
-    run(assemble(found), folder, found, Unwatched())
-    return folder
-
-
-def test_a_run_on_digits_selects_in_the_encoders_space_and_can_be_opened_again(played):
-    lines = results(played.path)[1]
-    assert [line["labeled"] for line in lines] == ["20", "30", "40"]
-    kept = torch.load(played.path / "checkpoint" / "round.pt", weights_only=True)
-    assert {name.split(".")[0] for name in kept["weights"]} == {"body", "head"}
-    figures = {path.name for path in played.figures.iterdir()}
-    assert {"features-simclr.png", "features-views.png", "accuracy.png"} <= figures
-    scene = opened(played.path, "cpu", Unwatched())
-    again = evaluate(scene.last.on(Inputs(scene.data.test_inputs)), scene.data.test_labels)
-    assert again["accuracy"] == float(lines[-1]["accuracy"])
-
-
-def test_a_run_killed_while_its_head_is_trained_ends_as_if_it_never_was(played, nursery, tmp_path):
-    often = """
-import functools, alrun.files, alrun.state
-alrun.state.RunFolder.progress = functools.partialmethod(alrun.state.RunFolder.progress, every=0.0)
-"""
-    words = [*SIMCLR, *FAST, *TINY, f"cache.dir={played.path.parent / 'cache'}"]
-    kill = "deadly(alrun.files.Progress, 'keep', 6, True)"
-    assert nursery.run(tmp_path, *words, code=often + kill).returncode == -9
-    assert len(list(tmp_path.rglob("fit.pt"))) == 1
-    done = nursery.run(tmp_path, *words, code=often)
-    assert done.returncode == 0, done.output
-    (path,) = tmp_path.glob("outputs/digits/*/*")
-    assert results(path) == results(played.path)

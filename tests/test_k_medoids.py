@@ -393,3 +393,17 @@ def test_the_objective_is_no_worse_than_that_of_the_kmedoids_package():
         # What is no longer improved here is no longer improved there.
         assert again.n_swap == 0
     assert np.mean(ours) <= 1.01 * np.mean(theirs)
+
+
+def test_when_time_is_up_the_swaps_so_far_are_kept():
+    points, said = np.random.default_rng(0).normal(size=(200, 3)).astype(np.float32), iter([True] * 5)
+    options = {"metric": "euclidean", "sample": None, "sweeps": 9}
+
+    def cut(in_time):
+        rng = np.random.default_rng(0)
+        return k_medoids(points, NONE, np.arange(200), 6, rng=rng, in_time=in_time, **options)
+
+    begun, some, whole = cut(lambda: False), cut(lambda: next(said, False)), cut(lambda: True)
+    assert (begun.swaps, begun.converged, whole.converged) == (0, False, True)
+    assert begun.objective > some.objective > whole.objective
+    assert len(set(some.rows.tolist())) == 6

@@ -7,9 +7,9 @@ from conftest import ROOT
 
 ROOMS = (
     "config files code cache compiled | pool data | models | graph coverage transport wasserstein | "
-    "training | generative | features | clock lifetime rounds budget | strategies | oracle state track "
-    "environment | forecast report | experiment run | assembly | screen overrides ui stock fixed_spaces "
-    "spaces scoring objective picture | cli"
+    "training | generative | features | clock lifetime rounds budget | strategies | oracle state journal "
+    "track environment | forecast report | experiment run | assembly | screen overrides ui stock "
+    "fixed_spaces spaces scoring objective fit_pictures picture | cli"
 )
 # Within one place, what stands first may be imported by what follows.
 ORDER = {room: place for place, room in enumerate(ROOMS.replace("|", " ").split())}

@@ -3,21 +3,19 @@
 import numpy as np
 import pytest
 import torch
-from test_training import CPU, DROPPED, NORMED, PLAIN, Frozen, equal, fitted, images, pool, weights
+from test_training import DROPPED, NORMED, PLAIN, Frozen, equal, fitted, images, pool, weights
 from torch import nn
-from torch.nn import functional
 
 from alrun.models.cnn import S0Cnn
 from alrun.models.linear import Linear
 from alrun.models.mlp import Mlp
 from alrun.models.network import Adapt, Network
 from alrun.pool import Inputs, Moments, Pool
-from alrun.training.augment import augmented
+from alrun.training.augment import UNTOUCHED
 from alrun.training.batches import Batches
 from alrun.training.dropout import dropout_passes
 from alrun.training.evaluate import calibration_error, evaluate, negative_log_likelihood
 from alrun.training.model import Model, restored
-from alrun.training.seeding import seeded
 
 
 @pytest.mark.parametrize(
@@ -40,7 +38,7 @@ def test_predictions_do_not_depend_on_the_mini_batch(monkeypatch):
     data = images()
     model = fitted(data, S0Cnn(0.0))
     whole = model.predict(np.arange(24))
-    monkeypatch.setattr("alrun.training.model.CPU_ITEMS", 5)
+    monkeypatch.setattr("alrun.training.parts.CPU_ITEMS", 5)
     assert np.allclose(whole, model.predict(np.arange(24)), atol=1e-6)
 
 
@@ -86,44 +84,10 @@ def test_a_frozen_part_never_changes_and_runs_once_over_each_inputs():
 def test_a_frozen_network_trains_on_the_very_outputs_it_predicts_from():
     data = images()
     model = fitted(data, Frozen())
-    batches = Batches(model.network, data, data.labeled, crop=0, flip=False)
+    batches = Batches(model.network, data, data.labeled, UNTOUCHED)
     x, _ = next(batches.each(np.arange(24), 24))
     with torch.inference_mode():
         assert np.array_equal(model.network.body(x).numpy(), model.embed(data.labeled))
-
-
-# --- augmentation -----------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("shape", [(9, 7), (3, 9, 7)])
-def test_each_image_is_cropped_from_its_zero_border_by_chance_of_its_own(shape):
-    original = torch.from_numpy(np.random.default_rng(0).integers(1, 256, (40, *shape), dtype=np.uint8))
-    with seeded(np.random.default_rng(0), CPU):
-        cropped = augmented(original, 2, False)
-    assert cropped.shape == original.shape
-    assert cropped.dtype == torch.uint8
-    border = functional.pad(original, (2, 2, 2, 2))
-    places = set()
-    for image, whole in zip(cropped, border, strict=True):
-        found = [
-            (i, j)
-            for i in range(5)
-            for j in range(5)
-            if torch.equal(image, whole[..., i : i + shape[-2], j : j + shape[-1]])
-        ]
-        assert len(found) == 1
-        places.update(found)
-    assert len(places) > 10
-
-
-def test_about_half_of_the_images_are_mirrored_and_the_others_untouched():
-    original = torch.from_numpy(np.random.default_rng(0).normal(size=(200, 3, 4, 5)).astype(np.float32))
-    with seeded(np.random.default_rng(0), CPU):
-        flipped = augmented(original, 0, True)
-    mirrored = (flipped == original.flip(-1)).flatten(1).all(1)
-    same = (flipped == original).flatten(1).all(1)
-    assert bool((mirrored ^ same).all())
-    assert 60 < int(mirrored.sum()) < 140
 
 
 # --- dropout ----------------------------------------------------------------------------------------------
@@ -136,7 +100,7 @@ def test_passes_differ_and_share_their_masks_over_rows_and_batches(monkeypatch):
     assert not np.allclose(passes[0], passes[1])
     assert all(np.allclose(each.sum(1), 1, atol=1e-6) for each in passes)
     assert all(np.allclose(each[1], each[5], atol=1e-6) and np.allclose(each[0], each[3]) for each in passes)
-    monkeypatch.setattr("alrun.training.model.CPU_ITEMS", 2)
+    monkeypatch.setattr("alrun.training.parts.CPU_ITEMS", 2)
     split = list(dropout_passes(model, rows, 5, np.random.default_rng(0)))
     assert np.allclose(passes, split, atol=1e-6)
 

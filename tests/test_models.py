@@ -41,7 +41,7 @@ def seeded(make: Callable[[], Network], seed: int = 0) -> Network:
 
 def resnet(**settings) -> Resnet:
     fixed = {"depth": 18, "stem": "imagenet", "hidden": [], "dropout": 0.0, "pretrained": False}
-    return Resnet(**{**fixed, "freeze": False, "image_size": None, **settings})
+    return Resnet(**{**fixed, "normalize": False, "freeze": False, "image_size": None, **settings})
 
 
 def vgg(**settings) -> Vgg16:

@@ -258,6 +258,22 @@ def test_the_least_of_a_budget_is_bold_and_names_are_escaped(tmp_path):
     assert rows[2] == r"margin & \textbf{0.5000} & 0.2500 & \textbf{0.1250} \\"
 
 
+def test_a_budget_without_labels_has_a_dash_and_nothing_bold(tmp_path):
+    for name, values in (("margin", ["nan", 0.25]), ("random", ["nan", "nan"])):
+        made(tmp_path / name, [0.1, 0.1], settings=None, objective=values, gap=["", ""])
+        file = tmp_path / name / "settings.yaml"
+        file.write_text(file.read_text().replace("margin", name))
+    (panel,) = panels(read([tmp_path]).runs)
+    rows = [line for line in latex(panel, Measure("pca", "cosine")).splitlines() if line.endswith(r"\\")]
+    assert rows[1:] == [r"margin & -- & \textbf{0.2500} \\", r"random & -- & -- \\"]
+    table = objective_table(panel, 60)
+    assert [list(column.cells) for column in table.columns] == [
+        ["margin", "random"],
+        ["–", "–"],
+        ["0.2500", "–"],
+    ]
+
+
 def test_as_many_budgets_are_told_as_fit_the_first_and_last_among_them(tmp_path):
     panel = scored_panel(tmp_path)
     assert told_budgets(panel, 2) == [10, 30]

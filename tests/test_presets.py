@@ -72,22 +72,25 @@ def test_the_presets_of_s1_are_what_their_data_sets_bring(dataset):
 def test_a_preset_composes_with_every_strategy(preset):
     for found in with_every_strategy(f"+experiment={preset}").values():
         experiment = assemble(found)
-        assert experiment.budget.plan(50000 if "cifar" in preset else 20000 if "svhn" in preset else 2000)
+        large = "cifar" in preset or "imagenet" in preset
+        assert experiment.budget.plan(50000 if large else 20000 if "svhn" in preset else 2000)
 
 
 @pytest.mark.parametrize("preset", names("experiment"))
-def test_a_preset_names_its_paper_and_sets_nothing_of_a_strategy(preset):
+def test_a_preset_names_its_paper_and_strategies_that_there_are_and_sets_nothing_of_them(preset):
     text = (CONF / "experiment" / f"{preset}.yaml").read_text()
     assert re.search(r"^# S\d", text, re.MULTILINE)
     assert "Cost:" in text
     assert "strategy" not in OmegaConf.load(CONF / "experiment" / f"{preset}.yaml")
+    told = {name for word in re.findall(r"\bstrategy=([\w,]+)", text) for name in word.split(",")}
+    assert told | set(re.findall(r"\bwasserstein_\w+", text)) <= set(names("strategy"))
 
 
 @pytest.mark.parametrize("file", sorted(CONF.glob("[den]*/*.yaml")), ids=lambda file: file.stem)
 def test_what_is_set_for_others_to_read_is_read_by_some(file):
-    """Experiments, data sets and needs hand numbers on under `preset`."""
+    """Experiments, data sets and needs hand numbers on under `preset`; reports read what is `reported`."""
     used = set(re.findall(r"oc\.select:preset\.(\w+)", "".join(f.read_text() for f in CONF.rglob("*.yaml"))))
-    assert set(OmegaConf.load(file).get("preset", {})) <= used
+    assert set(OmegaConf.load(file).get("preset", {})) <= used | {"reported"}
 
 
 @pytest.mark.parametrize(

@@ -70,7 +70,7 @@ def test_gray_images_are_repeated_in_three_channels(make, weights):
 def test_blocks_do_not_show(make, weights, monkeypatch):
     stored, featurizer = photos(5, 3, 32, 32), Pretrained(NAME, weights, 64)
     whole = make(featurizer, stored)
-    monkeypatch.setattr("alrun.training.model.CPU_ITEMS", 2)
+    monkeypatch.setattr("alrun.training.parts.CPU_ITEMS", 2)
     assert np.allclose(make(featurizer, stored), whole, atol=1e-5)
 
 

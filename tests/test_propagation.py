@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 import torch
 from scipy.sparse import csr_array, diags_array, eye_array
-from scipy.sparse.linalg import cg
+from scipy.sparse.csgraph import connected_components
+from scipy.sparse.linalg import cg, spsolve
 
 from alrun.graph import propagation
 from alrun.graph.kernels import similarity
@@ -34,6 +35,83 @@ def test_two_nodes_and_one_edge_give_the_golden_values():
     found = propagate(S, np.array([[1.0], [0.0]], np.float32), PAPER)
     np.testing.assert_allclose(found.values[:, 0], [50.251256, 49.748744], rtol=1e-5)
     assert found.converged
+
+
+@pytest.mark.parametrize("alpha", [0.5, 0.99])
+def test_in_float64_the_golden_values_hold_to_a_millionth(alpha):
+    S = csr_array(np.array([[0.0, 1.0], [1.0, 0.0]]))
+    found = propagate(S, np.array([[1.0], [0.0]]), Solve(alpha, 20, 1e-12))
+    np.testing.assert_allclose(found.values[:, 0], np.array([1, alpha]) / (1 - alpha**2), rtol=1e-6)
+    if alpha == 0.99:
+        np.testing.assert_allclose(found.values[:, 0], [50.251256, 49.748744], rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize(("kind", "atol"), [(np.float32, 1e-5), (np.float64, 1e-9)])
+def test_a_large_sparse_system_is_solved_as_directly(kind, atol):
+    S = similarity(cosine_graph(1000, 15), 3.0)
+    labels = some_labels(1000).astype(kind)
+    found = propagate(S, labels, Solve(0.99, 1000, atol / 100))
+    wanted = spsolve((eye_array(1000) - 0.99 * S).tocsc(), labels.astype(float))
+    assert found.values.dtype == kind
+    np.testing.assert_allclose(found.values, wanted, rtol=0, atol=atol * np.abs(wanted).max())
+
+
+def small_graph(seed):
+    """S of a random graph of 12 rows, some of them alone or in components of their own, and labels."""
+    rng = np.random.default_rng(seed)
+    W = np.triu(rng.random((12, 12)) * (rng.random((12, 12)) < 0.15), 1)
+    W[:, 11] = 0
+    d = (W + W.T).sum(axis=1)
+    scale = np.divide(1, np.sqrt(d), out=np.zeros(12), where=d > 0)
+    labels = np.zeros((12, 3))
+    rows = rng.choice(12, 4, replace=False)
+    labels[rows, rng.integers(0, 3, 4)] = 1
+    return W + W.T, csr_array(scale[:, None] * (W + W.T) * scale), labels
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_labels_reach_their_components_and_nothing_else(seed):
+    W, S, labels = small_graph(seed)
+    found = propagate(S, labels, Solve(0.99, 50, 1e-13)).values
+    _, parts = connected_components(csr_array(W), directed=False)
+    together = parts[:, None] == parts
+    assert ((np.abs(found) > 1e-9) == (together @ labels > 0)).all()
+    assert (found > -1e-9).all()
+    alone = W.sum(axis=1) == 0
+    assert alone.any()
+    np.testing.assert_allclose(found[alone], labels[alone], rtol=1e-12)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_solution_is_the_least_of_the_quadratic_cost(seed):
+    W, S, labels = small_graph(seed)
+    d = np.maximum(W.sum(axis=1), 1e-300)[:, None]
+
+    def cost(Z):
+        # S3 (8); rows without neighbors have no term of smoothness but alpha |z|^2: D^-1/2 is 0 there
+        scaled = np.where(W.sum(axis=1)[:, None] > 0, Z / np.sqrt(d), 0)
+        gaps = ((scaled[:, None] - scaled[None]) ** 2).sum(axis=2)
+        alone = (Z[W.sum(axis=1) == 0] ** 2).sum()
+        return 0.99 / 2 * (W * gaps).sum() + 0.99 * alone + 0.01 * ((labels - Z) ** 2).sum()
+
+    least = 0.01 * propagate(S, labels, Solve(0.99, 50, 1e-13)).values
+    rng = np.random.default_rng(seed)
+    for size in (1e-3, 1e-1):
+        for _ in range(20):
+            assert cost(least) < cost(least + size * rng.normal(size=labels.shape))
+    assert cost(least) < cost(labels)
+    assert cost(least) < cost(0.99 * least)
+
+
+def test_a_system_that_is_not_definite_stops_with_numbers():
+    M = np.random.default_rng(0).normal(size=(60, 60))
+    labels = np.eye(60, 3, dtype=np.float32)
+    found = propagate(csr_array(M + M.T), labels, Solve(0.99, 500, 1e-6))
+    assert np.isfinite(found.values).all()
+    assert (found.iterations < 10).all()
+    assert not found.converged
+    wanted = labels - (found.values - 0.99 * ((M + M.T) @ found.values))
+    np.testing.assert_allclose(found.residuals, np.linalg.norm(wanted, axis=0), rtol=1e-3)
 
 
 def test_the_similarity_is_that_of_the_paper_and_scales_away():

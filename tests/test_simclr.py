@@ -54,18 +54,6 @@ def unit_vectors(n: int, width: int, seed: int = 0) -> torch.Tensor:
     return functional.normalize(torch.randn(n, width, generator=torch.Generator().manual_seed(seed)))
 
 
-@pytest.fixture
-def make(tmp_path):
-    """Features by a featurizer, made in a folder of its own."""
-    count = iter(range(1000))
-
-    def make(featurizer, points, seed=0, folder=None):
-        making = scratch(folder or tmp_path / str(next(count)))
-        return featurizer.make(unlabeled(points), lambda rows: 1 / 0, np.random.default_rng(seed), making)
-
-    return make
-
-
 @pytest.mark.parametrize("temperature", [0.1, 0.5, 1.0])
 def test_identical_pairs_among_orthogonal_others_lose_what_the_closed_form_says(temperature):
     vectors = torch.eye(6)

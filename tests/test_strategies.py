@@ -98,7 +98,13 @@ def test_a_permuted_pool_gives_the_permuted_choice_where_nothing_is_drawn(words,
     order = np.random.default_rng(1).permutation(60)
     labeled = {int(np.flatnonzero(order == row)[0]): int(at.pool.labels[row]) for row in at.pool.labeled}
     moved = Situation(at.inputs.array[order], labeled)
-    assert order[chosen(who, moved.round(who, 6), 6).rows].tolist() == rows.tolist()
+    again = chosen(who, moved.round(who, 6), 6)
+    if words == ("propagation",):  # rows that no label has reached tie, and the last places are among them
+        clear = batch.scores > batch.scores[-1]
+        np.testing.assert_allclose(again.scores, batch.scores, atol=2e-6)
+        assert set(order[again.rows[clear]].tolist()) == set(rows[clear].tolist())
+    else:
+        assert order[again.rows].tolist() == rows.tolist()
 
 
 @each_strategy

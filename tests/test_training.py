@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from pydantic import ConfigDict, TypeAdapter, ValidationError
@@ -17,10 +18,12 @@ from alrun.models.linear import Linear
 from alrun.models.mlp import Mlp, connected
 from alrun.models.network import Adapt, Network
 from alrun.pool import Inputs, Pool, stream
-from alrun.training.batches import flattened, sizes_of
+from alrun.training.batches import flattened
 from alrun.training.dropout import dropout_passes
 from alrun.training.evaluate import negative_log_likelihood
+from alrun.training.fit import Fit
 from alrun.training.model import Model
+from alrun.training.parts import sizes_of
 from alrun.training.progress import Progress, Silent
 from alrun.training.seeding import repeatable_attention, seeded
 from alrun.training.supervised import Supervised
@@ -75,6 +78,9 @@ class Broken:
         self.stop, self.file = stop, io.BytesIO()
 
     def epoch(self, done: int, total: int) -> None:
+        pass
+
+    def watch(self, sight) -> None:
         pass
 
     def keep(self, epoch: int, make) -> None:
@@ -237,6 +243,33 @@ def test_schedules_give_the_stated_rates():
     wanted = [1, 0.5 + math.sqrt(0.125), 0.5, 0.5 - math.sqrt(0.125)]
     assert [cosine.rate(epoch) for epoch in range(4)] == pytest.approx(wanted)
     assert {trainer(**fixed).rate(epoch) for epoch in range(9)} == {1.0}
+
+
+def test_a_cosine_reaches_zero_at_its_horizon_not_before_the_fit_ends():
+    fixed = {"learning_rate": 0.05, "schedule": "cosine", "epochs": 180}
+    long = trainer(horizon=210, **fixed)
+    assert [long.rate(epoch) for epoch in (0, 105, 140)] == pytest.approx([0.05, 0.025, 0.0125])
+    assert long.rate(180) == pytest.approx(0.025 * (1 + math.cos(math.pi * 6 / 7)))
+    assert long.rate(210) == pytest.approx(0, abs=1e-12)
+    assert trainer(horizon=180, **fixed).rate(17) == trainer(**fixed).rate(17)
+    with pytest.raises(InstantiationException, match=r"trainer\.horizon must be at least .* 179 and 180"):
+        trainer(horizon=179, **fixed)
+
+
+@pytest.mark.parametrize(("renewed", "passed"), [("epoch", [0, 0, 0, 0]), ("step", [0, 0.25, 0.5, 0.75])])
+def test_the_rate_of_a_step_is_that_of_its_epoch_or_of_the_share_that_is_over(renewed, passed, monkeypatch):
+    seen: list[float] = []
+    step = Fit.descend
+
+    def descend(fit, loss) -> None:
+        seen.append(fit.optimizer.param_groups[0]["lr"])
+        step(fit, loss)
+
+    monkeypatch.setattr(Fit, "descend", descend)
+    changes = {"schedule": "cosine", "horizon": 3, "epochs": 2, "learning_rate": 0.1, "renewed": renewed}
+    fitted(pool(), **changes)  # 30 labels by 8: four steps
+    wanted = [0.05 * (1 + math.cos(math.pi * (epoch + share) / 3)) for epoch in range(2) for share in passed]
+    assert seen == pytest.approx(wanted)
 
 
 def test_the_optimizer_steps_at_the_rate_of_the_epoch():

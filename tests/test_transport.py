@@ -308,3 +308,26 @@ def test_entries_are_merged_and_cycles_emptied_between_the_same_sums():
         assert (left > 0).all()
         assert (np.diff(rows * width + columns) > 0).all()
         assert len(rows) <= n + width - 1
+
+
+def test_rows_that_are_split_do_not_multiply():
+    costs = clouds(1009, 100)  # without a common divisor; parts of a row in one column are one part
+    found = transport(costs)
+    holds(found, costs)
+    assert found.augmentations < 2000
+
+
+def test_a_watch_may_end_it_and_pauses_change_nothing(monkeypatch):
+    costs, calls = clouds(300, 20), []
+    whole = transport(costs)
+    monkeypatch.setattr(balancing, "PACE", 0)
+    again = transport(costs, watch=lambda: calls.append(0))
+    assert len(calls) > 20
+    for one, other in ((whole.units, again.units), (whole.row_duals, again.row_duals)):
+        np.testing.assert_array_equal(one, other)
+
+    def over():
+        raise TimeoutError
+
+    with pytest.raises(TimeoutError):
+        transport(costs, watch=over)

@@ -58,19 +58,6 @@ def built(shape: tuple[int, ...], architecture: str = "auto", kind=VaeNetwork, d
     return kind(Coding(4, architecture, 2), shape, scale_of(inputs)), inputs.take(np.arange(5))
 
 
-@pytest.fixture
-def make(tmp_path):
-    """Features by a featurizer, made in a folder of its own."""
-    count = iter(range(1000))
-
-    def make(featurizer, points, seed=0, folder=None):
-        making = scratch(folder or tmp_path / str(next(count)))
-        rng = np.random.default_rng(seed)
-        return featurizer.make(unlabeled(points), lambda rows: 1 / 0, rng, making)
-
-    return make
-
-
 def table(folder):
     with (folder / "elbo.csv").open() as file:
         return [{name: float(value) for name, value in line.items()} for line in csv.DictReader(file)]
@@ -283,7 +270,7 @@ def test_features_do_not_depend_on_blocks_or_on_the_order_of_rows(monkeypatch):
     whole = encoded(network.encoder(), Inputs(images))
     order = np.random.default_rng(2).permutation(40)
     assert np.allclose(encoded(network.encoder(), Inputs(images[order])), whole[order], atol=1e-6)
-    monkeypatch.setattr("alrun.training.model.CPU_ITEMS", 7)
+    monkeypatch.setattr("alrun.training.parts.CPU_ITEMS", 7)
     assert np.allclose(encoded(network.encoder(), Inputs(images)), whole, atol=1e-6)
 
 

@@ -1,4 +1,4 @@
-"""WAAL: its losses and steps, what network and critic learn, and the head it leaves to strategies."""
+"""WAAL's trainer: losses and steps, what network and critic learn, how long a fit takes."""
 
 from dataclasses import replace
 from typing import Any
@@ -6,30 +6,20 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import CPU, part, settings
-from test_run import Unwatched, rows_of
+from adversaries import fitted, state
+from conftest import CPU, part
 from test_training import DROPPED, NORMED, PLAIN, Broken, Frozen, chance, equal, images, pool
-from test_vaal import Stops, clusters, state
 from torch import nn
 
-from alrun.assembly import assemble
-from alrun.config import ConfigError
 from alrun.models.cnn import Lenet, S0Cnn
 from alrun.models.critic import Critic
 from alrun.models.linear import Linear
 from alrun.models.resnet import Resnet
 from alrun.models.vgg import Vgg16
 from alrun.pool import Pool
-from alrun.rounds import needed_heads, needs_model
-from alrun.run import run
-from alrun.state import RunFolder
-from alrun.strategies.waal import Waal as Strategy
-from alrun.strategies.waal import uncertainty_bound
 from alrun.training.model import Model
-from alrun.training.progress import Silent
 from alrun.training.seeding import seeded
 from alrun.training.supervised import Supervised
-from alrun.training.trial import seconds_a_step
 from alrun.training.waal import Game, Waal, gradient_penalty
 
 SMALL = {"epochs": 3, "steps": None, "batch_size": 8, "critic_hidden": [6]}
@@ -37,10 +27,6 @@ SMALL = {"epochs": 3, "steps": None, "batch_size": 8, "critic_hidden": [6]}
 
 def trainer(**changes) -> Waal:
     return replace(part("trainer", "trainer=waal"), **{**SMALL, **changes})
-
-
-def fitted(who, data: Pool, architecture: Any = PLAIN, progress=None) -> Model:
-    return who.fit(architecture, data, chance=chance, start=None, progress=progress or Silent())
 
 
 def game(data: Pool, architecture: Any = PLAIN, **changes) -> Game:
@@ -176,8 +162,8 @@ def test_both_streams_are_cycled_to_the_longer_one(changes, bought, expected, mo
         (Linear(0.0), (5,), 5, 0),
         (Lenet([], 0.3), (28, 28), 400, 2),
         (S0Cnn(0.0), (28, 28), 3136, 2),
-        (Resnet(18, "small", [7], 0.5, False, False, None), (3, 8, 8), 512, 1),
-        (Resnet(18, "small", [], 0.5, False, False, None), (3, 8, 8), 512, 0),
+        (Resnet(18, "small", [7], 0.5, False, False, False, None), (3, 8, 8), 512, 1),
+        (Resnet(18, "small", [], 0.5, False, False, False, None), (3, 8, 8), 512, 0),
         (Vgg16(True, [50], 0.5, False, False, None), (3, 32, 32), 512, 1),
         (Vgg16(False, [50], 0.5, False, True, None), (3, 32, 32), 512, 1),
         (Frozen(), (5,), 6, 1),
@@ -211,19 +197,6 @@ def test_against_frozen_features_the_gap_moves_no_weight_of_the_network():
     assert equal(state(fresh.frozen), state(pushed.network.frozen))
     plain, pushed = (fitted(trainer(alpha=alpha), data) for alpha in (1e-6, 0.5))
     assert not equal(state(plain.network), state(pushed.network))
-
-
-def test_the_critic_tells_an_unlabeled_cluster_and_the_strategy_takes_it_first(situation):
-    data = clusters()
-    who = trainer(epochs=30, batch_size=32, optimizer="adam", learning_rate=3e-3, alpha=1.0, penalty=0.1)
-    model = fitted(who, data, Linear(0.0))
-    assert model.facts["train_critic_gap"] > 0.3
-    at = situation()
-    at.pool, at.model = data, model
-    chooser = Strategy(100.0)
-    batch = chooser.select(at.round(chooser, 60), 60)
-    assert (batch.rows % 2 == 1).all()
-    assert (np.diff(batch.scores) >= 0).all()
 
 
 @pytest.mark.parametrize("architecture", [DROPPED, NORMED, Frozen()])
@@ -301,56 +274,6 @@ def test_no_label_inputs_that_are_no_numbers_and_a_loss_out_of_bounds_are_clear_
         fitted(trainer(learning_rate=1e20, optimizer="sgd"), pool())
 
 
-def test_uniform_probabilities_have_the_smallest_bound():
-    found = uncertainty_bound(np.array([[0.5, 0.5], [0.9, 0.1], [1.0, 0.0]], np.float32))
-    np.testing.assert_allclose(found, [1.1832762, 2.3564701, 27.6310211], rtol=1e-6)
-    for classes in (2, 3, 10):
-        some = np.random.default_rng(0).dirichlet(np.ones(classes), 200).astype(np.float32)
-        least = np.log(classes) * (np.sqrt(classes) + classes) / 2
-        uniform = np.full((1, classes), 1 / classes, np.float32)
-        assert uncertainty_bound(uniform)[0] == pytest.approx(least, rel=1e-6)
-        assert (uncertainty_bound(some) >= least * (1 - 1e-6)).all()
-
-
-@pytest.mark.parametrize("weight", [0.0, 10.0, 1e8])
-def test_the_smallest_scores_are_chosen(weight, situation):
-    at, who = situation(), Strategy(weight)
-    batch = who.select(at.round(who, 9), 9)
-    rows = at.pool.unlabeled
-    critic = at.model.head("critic", rows)[:, 0].astype(float)
-    scores = uncertainty_bound(at.model.predict(rows)) - weight * critic
-    assert batch.rows.tolist() == rows[np.argsort(scores, kind="stable")[:9]].tolist()
-    np.testing.assert_allclose(batch.scores, np.sort(scores)[:9], rtol=1e-6)
-    if weight == 1e8:
-        assert batch.rows.tolist() == rows[np.argsort(-critic, kind="stable")[:9]].tolist()
-
-
-def test_the_strategy_needs_a_trainer_with_a_critic_and_brings_it():
-    who = Strategy(10.0)
-    assert needed_heads(who) == {"critic"}
-    assert needs_model(who, None)
-    found = {**settings("strategy=waal"), "trainer": settings("strategy=margin")["trainer"]}
-    with pytest.raises(ConfigError) as caught:
-        assemble(found)
-    assert caught.value.problems == [
-        "trainer: waal needs a trainer with the head 'critic' and got supervised; choose trainer=waal"
-    ]
-    experiment = assemble(settings("strategy=margin", "trainer=waal", "trainer.steps=4"))
-    assert isinstance(experiment.trainer, Waal)
-    assert experiment.trainer.steps == 4
-
-
-def test_the_strategy_keeps_the_trainer_of_data_set_and_experiment_but_for_its_epochs():
-    own = {"steps", "alpha", "penalty", "critic_hidden", "critic_dropout", "repo_sign"}
-    for words in (["dataset=cifar10"], ["trainer.optimizer=sgd", "dataset=svhn"]):
-        plain = settings(*words, "strategy=margin")["trainer"]
-        found = settings(*words, "strategy=waal")["trainer"]
-        assert found.keys() - plain.keys() == own
-        assert {name for name in plain if found[name] != plain[name]} == {"_target_", "epochs"}
-        assert found["epochs"] == 80
-    assert settings("strategy=waal", "trainer.epochs=7")["trainer"]["epochs"] == 7
-
-
 def test_a_forecast_counts_all_steps_of_a_pool_without_labels(monkeypatch):
     tried = []
 
@@ -362,34 +285,3 @@ def test_a_forecast_counts_all_steps_of_a_pool_without_labels(monkeypatch):
     assert trainer(patience=1).seconds_beside(PLAIN, pool(), chance) == 2.0 * 15
     assert trainer(steps=7).seconds_beside(NORMED, pool(n=3), chance) == 2.0 * 7
     assert len(tried) == 2
-
-
-@pytest.mark.parametrize(
-    ("clock", "expected", "tried"),
-    [
-        ([0.0, 2.0, 10.0, 13.0], 0.5, [1, 1, 3]),
-        ([0.0, 2.0, 10.0, 11.0], 0.0, [1, 1, 3]),
-        ([0.0, 9.0, 10.0, 24.0], 5.0, [1, 1, 2]),
-    ],
-)
-def test_a_step_costs_what_further_steps_add_after_a_first_try_and_slow_ones_are_tried_less(
-    clock, expected, tried, monkeypatch
-):
-    times, steps = iter(clock), []
-    monkeypatch.setattr("alrun.training.trial.time.perf_counter", lambda: next(times))
-    assert seconds_a_step(steps.append) == expected
-    assert steps == tried
-
-
-def test_a_run_that_goes_on_with_a_restored_critic_chooses_the_same(tmp_path):
-    words = ["tracker=none", "budget.rounds=3", "trainer.steps=20", "dataset.pool_size=120"]
-    found = {**settings("strategy=waal", *words), "choices": {"dataset": "digits", "strategy": "waal"}}
-    whole = run(assemble(found), RunFolder(tmp_path / "whole"), found, Unwatched())
-    with pytest.raises(KeyboardInterrupt):
-        run(assemble(found), RunFolder(tmp_path / "broken"), found, Stops())
-    # broken before the second round was committed: the first one's critic chooses again
-    again = run(assemble(found), RunFolder(tmp_path / "broken"), found, Unwatched())
-    assert rows_of(again) == rows_of(whole)
-    for one, other in zip(again.records, whole.records, strict=True):
-        assert one["train_critic_gap"] == other["train_critic_gap"]
-        assert one["accuracy"] == other["accuracy"]

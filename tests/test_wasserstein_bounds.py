@@ -6,12 +6,14 @@ import numpy as np
 import pytest
 from every_selection import HAIR, Priced, distances, pool, task_of
 
+from alrun.compiled import threads
 from alrun.wasserstein import ascent, cuts, ground, lift
 from alrun.wasserstein.ascent import Ascent, proof
 from alrun.wasserstein.descent import choice
 from alrun.wasserstein.ground import Ground
 from alrun.wasserstein.lift import lifted
 from alrun.wasserstein.master import openness
+from alrun.wasserstein.over import Over
 
 
 @pytest.fixture
@@ -42,7 +44,7 @@ def mean_of_cheapest(costs, share):
     return (ordered[:whole].sum() + rest) / share
 
 
-def mute():
+def mute(*_):
     """No watch."""
 
 
@@ -165,6 +167,58 @@ def test_an_ascent_raises_a_proof_that_its_values_add_up_to(held_bytes, fixed, m
     assert bounds[-1] <= hat.cost
 
 
+def test_steps_cut_short_are_proven_in_the_time_kept_for_it():
+    task = task_of(pool(2, n=40, width=3), "euclidean", 5)
+    hat = choice(task, np.arange(5))
+    climbing, spares = Ascent(task, proof(task, hat.plan.row_duals)), []
+    first, climbing.proving = climbing.proof, 7.0
+
+    def watch(spare=0.0):
+        spares.append(spare)
+        if len(spares) == 25:
+            raise Over
+
+    with pytest.raises(Over):
+        climbing.climb(0.9 * hat.cost, 10**6, watch)
+    assert spares[:25] == [7.0] * 25
+    assert not any(spares[25:])
+    assert climbing.proof.bound > first.bound
+    again, _ = lifted(task.ground, climbing.proof.prices, 5, np.arange(40))
+    np.testing.assert_allclose(climbing.proof.values, again)
+
+
+@pytest.mark.parametrize("plainly", [True, False])
+def test_steps_lead_from_what_chosen_columns_leave_unfilled(plainly, monkeypatch):
+    monkeypatch.setattr(ascent, "COMPILED", ascent.COMPILED and not plainly)
+    rng = np.random.default_rng(0)
+    tile, prices = rng.random((9, 70)).astype(np.float32), rng.random(70)
+    thresholds, chosen = rng.random(9).astype(np.float32), np.array([0, 3, 8])
+    with threads() as share:
+        found = ascent._uncovered(tile, prices, thresholds, chosen, share)
+    below = tile[chosen] - prices.astype(np.float32) < thresholds[chosen, None]
+    assert found.tolist() == (1 - below.sum(axis=0)).tolist()
+
+
+def test_only_candidates_and_fixed_rows_are_measured_as_columns(monkeypatch):
+    task, asked = task_of(pool(3, n=60), "euclidean", 4, (7,), np.arange(20, 32)), []
+
+    def noted(ground, prices, size, columns, **options):
+        asked.extend(columns.tolist())
+        return lifted(ground, prices, size, columns, **options)
+
+    for module in (ascent, cuts):
+        monkeypatch.setattr(module, "lifted", noted)
+    hat = choice(task, np.array([7, 20, 21, 22]))
+    climbing = Ascent(task, proof(task, hat.plan.row_duals))
+    climbing.climb(hat.cost, 20, mute)
+    made = [cuts.proven(task, climbing.proof), cuts.filling(task, mute), cuts.capacitated(task, hat, mute)]
+    assert set(asked) == {7, *range(20, 32)}
+    for cut in [*made, cuts.nearest(task, mute)]:
+        assert np.isfinite(cut.coefficients).all()
+        assert not cut.coefficients[40:].any()
+        assert cut.at(hat.rows) <= hat.cost + HAIR
+
+
 @pytest.mark.usefixtures("_large")
 def test_bounds_of_compiled_and_plain_paths_agree(monkeypatch):
     task = task_of(crowd("moderate"), "euclidean", 6, (1, 2))
@@ -211,7 +265,7 @@ def test_cuts_of_large_pools_hold_for_every_selection(metric):
     priced = Priced.of(distances(points, metric), 3)
     for rows in priced.sets[::20]:
         hat = choice(task, rows)
-        made = [cuts.benders(task, hat), cuts.capacitated(task, hat, mute)]
+        made = [cuts.benders(task, hat, mute), cuts.capacitated(task, hat, mute)]
         assert all(cut.at(rows) >= hat.cost - HAIR for cut in made)
         made += [cuts.filling(task, mute), cuts.nearest(task, mute), *cuts.triangle(task, hat)]
         assert all(priced.excess(cut) <= HAIR for cut in made)
@@ -226,7 +280,7 @@ def test_six_points_on_a_line_prove_their_optimum_by_one_capacitated_cut():
     hat = replace(hat, plan=plan)
     least = [
         min(cut.at(rows) for rows in priced.sets)
-        for cut in (cuts.benders(task, hat), cuts.capacitated(task, hat, mute))
+        for cut in (cuts.benders(task, hat, mute), cuts.capacitated(task, hat, mute))
     ]
     assert least == pytest.approx([-1 / 3, 2 / 3])
 
@@ -237,7 +291,7 @@ def test_no_benders_cut_lifts_the_relaxed_master_above_zero():
     task = task_of(points, "euclidean", 4)
     for seed in range(5):
         hat = choice(task, np.random.default_rng(seed).choice(30, 4, replace=False))
-        plain, strong = cuts.benders(task, hat), cuts.capacitated(task, hat, mute)
+        plain, strong = cuts.benders(task, hat, mute), cuts.capacitated(task, hat, mute)
         assert plain.constant + plain.coefficients.sum() * 4 / 30 <= HAIR
         assert strong.constant + strong.coefficients.sum() * 4 / 30 > -0.5 * hat.cost
 

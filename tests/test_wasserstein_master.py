@@ -11,12 +11,14 @@ from typing import Any
 import numpy as np
 import pulp
 import pytest
-from every_selection import VARIANTS, Priced, distances, pool, rules, searched, task_of
+from every_selection import TO_THE_END, VARIANTS, Priced, distances, pool, rules, searched, task_of
 
 from alrun.wasserstein import master, program
 from alrun.wasserstein.cuts import Cut
+from alrun.wasserstein.descent import choice
 from alrun.wasserstein.master import Answer, Ball, check_solver, solve
-from alrun.wasserstein.search import Limits
+from alrun.wasserstein.program import Program
+from alrun.wasserstein.search import Limits, Search
 
 SOLVERS = pytest.mark.parametrize("solver", ["highs", "cbc"])
 NONE = np.empty(0, np.int64)
@@ -27,10 +29,10 @@ def random_cuts(n, count, seed=0):
     return [Cut("random", 9 + rng.normal(), rng.normal(size=n)) for _ in range(count)]
 
 
-def answer(task, cuts, balls=(), *, open_rows=None, sure=NONE, **options) -> Any:
+def answer(task, cuts, balls=(), *, open_rows=None, sure=NONE, seconds=None, **options) -> Any:
     rows = task.candidates if open_rows is None else np.array(open_rows)
-    options = {"scale": 1.0, "solver": "highs", "gap": 0.0, "seconds": None, **options}
-    return solve(task, cuts, balls, rows, sure, **options)
+    options = {"scale": 1.0, "solver": "highs", "gap": 0.0, **options}
+    return solve(task, cuts, balls, rows, sure, seconds=lambda: seconds, **options)
 
 
 def brute(task, cuts, allowed=lambda rows: True):
@@ -115,6 +117,30 @@ def test_a_solver_out_of_time_says_so_and_tells_no_more_than_it_proved():
     assert not found.exact
     if found.rows is not None and found.bound is not None:
         assert found.bound <= max(cut.at(found.rows) for cut in cuts) + 1e-9
+
+
+@SOLVERS
+def test_the_time_left_is_asked_for_once_the_program_is_built(solver, monkeypatch):
+    steps = []
+    for owner, name in ((master, "_program"), (master._Highs, "buildSolverModel")):
+        original = getattr(owner, name)
+        monkeypatch.setattr(owner, name, lambda *those, o=original, n=name: (o(*those), steps.append(n))[0])
+    task = task_of(pool(0), "euclidean", 4)
+    options: Any = {"scale": 1.0, "solver": solver, "gap": 0.0, "seconds": lambda: steps.append("asked")}
+    solve(task, random_cuts(12, 3), (), task.candidates, NONE, **options)
+    built = ["_program", "buildSolverModel"] if solver == "highs" else ["_program"]
+    assert steps == [*built, "asked"]
+
+
+def test_what_building_takes_is_part_of_a_masters_seconds(monkeypatch):
+    by = rules(root=False, swaps=False, master_seconds=5.0)
+    search = Search(task_of(pool(0), "euclidean", 3), by, TO_THE_END, np.random.default_rng(0), print)
+    search.offer(choice(search.task, np.arange(3)))
+    left = Program(search.task, by, search, None, lambda found: None)._seconds()
+    begun = time.perf_counter()
+    for later, seconds in ((2.0, 3.0), (9.0, 0.0)):
+        monkeypatch.setattr(time, "perf_counter", lambda at=begun + later: at)
+        assert left() == pytest.approx(seconds, abs=0.5)
 
 
 @SOLVERS

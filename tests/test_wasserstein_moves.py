@@ -5,9 +5,10 @@ import pytest
 from every_selection import TO_THE_END, distances, pool, price, rules, searched, task_of
 
 from alrun.wasserstein import coarse, descent, refinement
-from alrun.wasserstein.ascent import proof
+from alrun.wasserstein.ascent import Ascent, proof
 from alrun.wasserstein.coarse import guess, sampled
 from alrun.wasserstein.descent import choice, improved, rounded, settled
+from alrun.wasserstein.over import Over
 from alrun.wasserstein.search import Limits
 
 
@@ -131,14 +132,54 @@ def test_a_large_pool_begins_at_what_a_sample_of_it_says(fixed, monkeypatch):
     assert found.choice.rows[: len(fixed)].tolist() == list(fixed)
 
 
-def test_a_sample_holds_the_fixed_rows_and_enough_candidates():
+def test_a_sample_holds_the_fixed_rows_and_stands_for_the_whole_pool():
     candidates = np.setdiff1d(np.arange(10, 100), [20, 80])
     task = task_of(pool(0, n=120), "cosine", 6, (20, 80), candidates)
-    part, rows = sampled(task, 30, np.random.default_rng(0))
+    part, rows = sampled(task, 60, np.random.default_rng(0))
     assert rows[part.fixed].tolist() == [20, 80]
-    assert (len(rows), part.free, len(part.candidates)) == (32, 4, 30)
-    assert np.isin(rows[part.candidates], candidates).all()
+    assert (len(rows), part.free) == (62, 4)
+    assert rows[part.candidates].tolist() == np.intersect1d(rows, candidates).tolist()
+    assert 7 < np.setdiff1d(rows, task.columns).size < 23  # 30 of 118 rows are no columns
     np.testing.assert_array_equal(part.ground.points, task.ground.points[rows])
+
+
+def test_a_sample_has_candidates_to_choose_from_however_few_the_pool_has():
+    task = task_of(pool(0, n=400), "euclidean", 6, (20, 80), np.arange(100, 120))
+    part, rows = sampled(task, 30, np.random.default_rng(0))
+    assert len(part.candidates) == 8
+    assert 32 < len(rows) <= 40
+    scarce = task_of(pool(0, n=400), "euclidean", 5, (), np.arange(100, 107))
+    part, rows = sampled(scarce, 30, np.random.default_rng(0))
+    assert rows[part.candidates].tolist() == list(range(100, 107))
+
+
+@pytest.mark.parametrize("error", [Over, KeyboardInterrupt])
+def test_a_sample_cut_short_still_gives_its_best_selection(error, monkeypatch):
+    for module in (coarse, refinement):
+        monkeypatch.setattr(module, "SAMPLE", 50)
+
+    def ended(*_):
+        raise error
+
+    monkeypatch.setattr(coarse, "improved", ended)
+    task = task_of(clusters(3, n=101), "euclidean", 6)
+    found = searched(task, rules(), Limits(1e6, None, 0.0))
+    assert found.stopped == ("seconds" if error is Over else "interrupt")
+    assert [record["phase"] for record in found.records] == ["start", "end"]
+    assert found.choice.cost < 0.95 * found.records[0]["objective"]
+    assert found.searched
+
+
+def test_a_round_whose_steps_were_cut_short_still_looks_for_selections_and_is_the_last(monkeypatch):
+    def ended(*_):
+        raise Over
+
+    monkeypatch.setattr(Ascent, "climb", ended)
+    tried = []
+    monkeypatch.setattr(refinement, "improved", lambda *those: tried.append(those))
+    found = searched(task_of(clusters(3), "euclidean", 6), rules(), Limits(1e6, 5, 0.0))
+    assert (found.stopped, len(tried)) == ("seconds", 1)
+    assert [record["phase"] for record in found.records] == ["start", "end"]
 
 
 def test_a_batch_larger_than_the_sample_is_sampled_from_more(monkeypatch):

@@ -11,7 +11,9 @@ from conftest import Situation, strategy
 from every_selection import Priced, distances, pool, price
 
 from alrun.rounds import checked
-from alrun.wasserstein import refinement
+from alrun.strategies import wasserstein
+from alrun.wasserstein import program, refinement
+from alrun.wasserstein.master import Answer
 from alrun.wasserstein.search import Search
 
 
@@ -77,6 +79,32 @@ def test_parts_split_pool_labels_and_batch_and_are_searched_alone():
     assert {line["part"] for line in current.work.tables["wasserstein"]} == {0}
 
 
+def test_a_pool_too_large_for_the_memory_is_searched_in_as_many_parts_as_it_takes(monkeypatch, caplog):
+    monkeypatch.setattr(wasserstein, "MOST_DISTANCES", 61 * 12 // 4)
+    at = Situation(pool(2, n=61), dict.fromkeys((0, 5, 10, 50, 60), 1), fixed=True)
+    with caplog.at_level(logging.WARNING):
+        batch, current = bought(at, 7, "iterations=1")
+    assert batch.notes["parts"] == 2
+    assert {line["part"] for line in current.work.tables["wasserstein"]} == {0, 1}
+    assert "12 columns of 61 rows are searched for in 2 parts" in caplog.text
+    with pytest.raises(ValueError, match=r"strategy\.parts must be at least 2 for 61 rows, 12 labels"):
+        bought(at, 7, "parts=1")
+    assert bought(at, 1, "iterations=1", "parts=3")[0].notes["parts"] == 3
+
+
+def test_a_master_out_of_time_in_a_search_that_iterations_end_is_said(monkeypatch, caplog):
+    draws = np.random.default_rng(0)
+
+    def late(*_, **__):
+        return Answer(draws.choice(30, 3, replace=False), 0.0, "limit", False)
+
+    monkeypatch.setattr(program, "solve", late)
+    at = Situation(pool(4, n=30), {}, fixed=True)
+    with caplog.at_level(logging.WARNING):
+        bought(at, 3, "iterations=3", "root=false", "swaps=false", "gap=0.0")
+    assert "out of strategy.master_seconds=180.0" in caplog.text
+
+
 def test_narrowed_candidates_still_stand_for_the_whole_pool():
     points = pool(3, n=13)
     some = np.array([2, 3, 5, 7, 11])
@@ -126,7 +154,7 @@ def test_a_row_of_zeros_has_no_cosine():
 
 
 def test_settings_that_do_not_fit_together_are_refused_before_the_run(monkeypatch):
-    with pytest.raises(Exception, match=r"dual: holds for metrics only; use strategy\.metric=euclidean"):
+    with pytest.raises(Exception, match=r"dual: holds for metrics only, .* use strategy\.metric=euclid"):
         strategy("wasserstein", "dual=true", "metric=cosine")
     monkeypatch.setattr(pulp.HiGHS, "available", lambda self: False)
     with pytest.raises(Exception, match="PuLP finds no highs on this machine"):

@@ -1,5 +1,6 @@
 """k-medoids: rows that all points are near to."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -53,6 +54,7 @@ def k_medoids(
     rng: np.random.Generator,
     sample: int | None,
     sweeps: int,
+    in_time: Callable[[], bool] = lambda: True,
 ) -> KMedoids:
     """`size` of the candidates that, with the fixed medoids, are near to all points: a local optimum.
 
@@ -65,6 +67,7 @@ def k_medoids(
     `sample`: swaps are looked for among so many uniformly drawn candidates (CLARA's thrift); None is all.
     `sweeps`: at most so many passes through them. After two to six none finds more; the first gets within
     0.5 % of their objective, so 1 is enough from 10,000 rows on, and better than a sample of a fifth.
+    `in_time`: no further swap is looked for once it says no.
 
     Raises:
         ValueError: a feature that is no number below 1e15 in size; a row that is out of range, repeated, or
@@ -84,7 +87,7 @@ def k_medoids(
         chosen = _start(space, np.sort(candidates), size, reserve, rng)
         order = rng.permutation(np.sort(candidates))[:sample]
         found = Assignment(space, chosen, reserve, share)
-        history, seen, converged = _descend(found, order, sweeps)
+        history, seen, converged = _descend(found, order, sweeps, in_time)
     by_loss = np.lexsort((found.chosen, -found.losses))
     losses = found.losses[by_loss] / n if size > 1 or len(fixed) else np.full(1, np.inf)
     history, passes = np.array(history) / n, seen / len(order)
@@ -141,8 +144,10 @@ def _start(
     return candidates[taken]
 
 
-def _descend(found: Assignment, order: ndarray, sweeps: int) -> tuple[list[float], int, bool]:
-    """Swaps until none of the candidates improves the medoids or `sweeps` are over.
+def _descend(
+    found: Assignment, order: ndarray, sweeps: int, in_time: Callable[[], bool]
+) -> tuple[list[float], int, bool]:
+    """Swaps until none of the candidates improves the medoids, `sweeps` are over, or the time is up.
 
     Returns the sums of distances from the first to the last, candidates compared, and whether none is left.
     """
@@ -151,7 +156,7 @@ def _descend(found: Assignment, order: ndarray, sweeps: int) -> tuple[list[float
     room = np.empty((step, n), np.float32)
     history, seen, quiet, held = [found.total], 0, 0, -1
     block, below = order[:0], room[:0]
-    while quiet < m and seen < sweeps * m:
+    while quiet < m and seen < sweeps * m and in_time():
         at = seen % m
         if at // step != held:
             held = at // step

@@ -48,8 +48,12 @@ class OfficeCaltech10:
     divided at random by the run's `split` stream. Read from `data_dir`/office_caltech10_surf.
 
     Attributes:
-        standardized_by: columns get mean 0 and std 1 in each domain by itself (pool and test set together, no
-            label is read), or by the moments of the source. Constant columns become 0.
+        standardized_by: `domain` gives columns mean 0 and std 1 in each domain by itself; `source` by the
+            moments of the source. Constant columns become 0.
+
+    `domain` is transductive: the target's moments are of its pool and its test items together (no label is
+    read), so that training has seen the test inputs' means. Where a test item must not count before it is
+    tested, use `source`.
 
     Source: Gong et al. 2012, section 4, and the protocol of the authors' public code (each domain by itself).
     """

@@ -10,7 +10,7 @@ from numpy import ndarray
 from alrun.models.coder import extremes
 from alrun.models.encoded import Encoder
 from alrun.pool import Inputs
-from alrun.training.model import parts
+from alrun.training.parts import parts
 
 Told = Callable[[int, int], None]
 

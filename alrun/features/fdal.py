@@ -18,7 +18,8 @@ from torch.nn import functional
 from alrun.cache import Making
 from alrun.features.encoding import encoded, require_unit_images
 from alrun.features.featurizer import Embed
-from alrun.features.keepsakes import fill_weights, keep_curves, keep_weights
+from alrun.features.keepsakes import fill_weights, keep_weights
+from alrun.features.pictures import keep_curves
 from alrun.models.encoded import Encoder
 from alrun.models.fdal import Backbone, Divergence, FdalNetwork, discrepancy
 from alrun.pool import Inputs, Pool, Source, stream
@@ -28,11 +29,6 @@ log = logging.getLogger(__name__)
 
 POWER = 0.75
 LEARNED = 0.5
-DRAWN = {
-    "source_loss": "cross-entropy on the source",
-    "discrepancy": "discrepancy of source and pool",
-    "source_accuracy": "accuracy on the source",
-}
 
 
 @dataclass(frozen=True)
@@ -56,7 +52,8 @@ class Fdal:
 
     Source: Acuna et al. 2021 (f-DAL), with the numbers of the authors' Office-31 demo
     (github.com/nv-tlabs/fDAL), which S2, appendix E.1, takes over with plain heads. Departs: all chance is
-    drawn by epoch, and random parts of images lie at any place, not at whole pixels.
+    drawn by epoch, passes through the items are joined end to end where theirs leave out what fills no batch,
+    and random parts of images lie at any place, not at whole pixels.
     """
 
     divergence: Divergence
@@ -113,7 +110,7 @@ class Fdal:
         if not np.isfinite(features).all():
             raise fit.diverged("features that are no numbers")
         keep_weights(making.folder, encoder)
-        keep_curves(making.folder, "fdal", fit.records, DRAWN)
+        keep_curves(making.folder, "fdal", fit.records)
         making.facts |= _tell(fit.records)
         return features
 

@@ -20,8 +20,9 @@ class Featurizer(Protocol):
     """Gives one feature vector a pool row.
 
     A class may say `cached = False` where making features costs no more than reading them, `reads_source =
-    True` where it learns from the pool's source, and have a property `identity` with the settings that matter
-    (all fields count otherwise).
+    True` where it learns from the pool's source, `any_device = True` where a GPU and a CPU give the same bits
+    (otherwise runs share features only if the same kind of device made them), and have a property `identity`
+    with the settings that matter (all fields count otherwise).
     """
 
     @property

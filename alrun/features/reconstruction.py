@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from alrun.cache import Making
 from alrun.features.encoding import encoded
 from alrun.features.fitting import Course, Fit, Record, Sums
-from alrun.features.keepsakes import CodeNetwork, keep_codes, keep_curves, keep_reconstructions
+from alrun.features.keepsakes import CodeNetwork, keep_codes
+from alrun.features.pictures import keep_curves, keep_reconstructions
 from alrun.models.coder import Coding, scale_of
 from alrun.models.vae import VaeNetwork
 from alrun.pool import Inputs, stream
@@ -22,7 +23,6 @@ from alrun.training.seeding import seeded
 log = logging.getLogger(__name__)
 
 ACTIVE_VARIANCE = 0.01
-DRAWN = {"elbo": "−ELBO", "reconstruction": "squared error", "kl": "divergence, nats"}
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class Reconstruction:
             raise fit.diverged("codes that are no numbers")
         making.facts |= _tell(network, features, fit.records)
         keep_codes(making.folder, network, self.coding, scale)
-        keep_curves(making.folder, "elbo", fit.records, DRAWN)
+        keep_curves(making.folder, "elbo", fit.records)
         with seeded(stream(seed, "pictures"), inputs.device):
             keep_reconstructions(making.folder, network, inputs)
         return features

@@ -18,8 +18,8 @@ from alrun.cache import Making
 from alrun.features.encoding import encoded, require_unit_images
 from alrun.features.featurizer import Embed
 from alrun.features.fitting import Course, Fit, Record, Sums
-from alrun.features.keepsakes import fill_weights, keep_curves, keep_weights, sheet, shown_rows
-from alrun.files import save_figure
+from alrun.features.keepsakes import fill_weights, keep_weights
+from alrun.features.pictures import keep_curves, keep_views
 from alrun.models.encoded import Encoder
 from alrun.models.trunk import Trunk, Trunks
 from alrun.pool import Inputs, Pool, stream
@@ -28,7 +28,6 @@ from alrun.training.views import Views, unit
 
 log = logging.getLogger(__name__)
 
-DRAWN = {"loss": "NT-Xent loss", "positive": "similarity of two views"}
 AS_BY_CHANCE = 0.99
 
 
@@ -96,9 +95,9 @@ class Simclr:
             raise fit.diverged("features that are no numbers")
         making.facts |= _tell(fit.records, batch)
         keep_weights(making.folder, trunk.layers)
-        keep_curves(making.folder, "simclr", fit.records, DRAWN)
+        keep_curves(making.folder, "simclr", fit.records)
         with seeded(stream(seed, "pictures"), inputs.device):
-            _keep_views(making.folder, self.views, inputs)
+            keep_views(making.folder, self.views, inputs)
         return features
 
     def encoder(self, folder: Path, inputs: Inputs) -> Encoder:
@@ -179,10 +178,3 @@ def _tell(records: list[Record], batch: int) -> Record:
             *(last["loss"], batch, by_chance),
         )
     return {"epochs": float(len(records)), "loss": last["loss"], "positive": last["positive"]}
-
-
-def _keep_views(folder: Path, views: Views, inputs: Inputs) -> None:
-    """Writes `views.png`: images of the pool above two views of each, by torch's current generator."""
-    images = unit(inputs.take(shown_rows(inputs)))
-    lines = {"pool": images, "view": views.of(images), "another": views.of(images)}
-    save_figure(sheet({name: line.cpu().numpy() for name, line in lines.items()}), folder / "views.png")

@@ -66,6 +66,7 @@ class Pca:
 
     components: Annotated[int, Ge(1)]
     depends_on_model = False
+    any_device = True  # scikit-learn computes on the CPU
 
     def make(
         self, pool: Pool, embed: Embed, rng: np.random.Generator, making: Making

@@ -18,7 +18,7 @@ from alrun.models.coder import Coding
 from alrun.models.encoded import Encoder
 from alrun.models.vae import VaeNetwork
 from alrun.pool import Inputs, Pool
-from alrun.training.batches import sizes_of
+from alrun.training.parts import sizes_of
 
 
 @dataclass(frozen=True)

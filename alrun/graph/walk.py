@@ -53,8 +53,8 @@ class Walk:
     def __len__(self) -> int:
         return len(self.begins) - 1
 
-    def step(self, values: Float[Tensor, "n c"]) -> Float[Tensor, "n c"]:
-        """M times values."""
+    def step(self, values: Float[Tensor, "m c"]) -> Float[Tensor, "n c"]:
+        """M times values; m = n, unless M holds some rows of a larger matrix."""
         return _bag_sums(self.columns, self.weights, self._bags, values)
 
     def step_of(self, rows: Int64[ndarray, " r"], values: Float[Tensor, "n c"]) -> Float[Tensor, "r c"]:

@@ -12,7 +12,19 @@ from torch.nn import functional
 from alrun.pool import Moments
 
 CHANNELS = (1, 3, 4)
-CONNECTED = (nn.Linear, nn.BatchNorm1d, nn.ReLU, nn.Dropout)
+
+
+class UnitLength(nn.Module):
+    """Each row of a batch divided by its Euclidean length, in float32; rows of zeros stay zero."""
+
+    def forward(self, x: Float[Tensor, "b d"]) -> Float32[Tensor, "b d"]:
+        """Rows of length one; where a row is zero its gradient passes as it is."""
+        x = x.float()
+        length = x.norm(dim=1, keepdim=True)
+        return x / torch.where(length > 0, length, 1)
+
+
+CONNECTED = (nn.Linear, nn.BatchNorm1d, nn.ReLU, nn.Dropout, UnitLength)
 
 
 class Adapt(nn.Module):

@@ -9,7 +9,7 @@ from torch import nn
 from torchvision import models
 
 from alrun.models.mlp import ending
-from alrun.models.network import Adapt, Network
+from alrun.models.network import Adapt, Network, UnitLength
 from alrun.models.pretrained import joined, load_weights, require_file, size_for, standard
 from alrun.pool import Moments
 
@@ -28,10 +28,11 @@ class Resnet:
     """torchvision's residual network of this depth.
 
     `hidden`: widths of ReLU layers before the output, dropout after each; without any, dropout stands before
-    the output. `stem`: `imagenet` begins with a 7x7 convolution of stride 2 and a max-pool, `small` with a
-    3x3 convolution of stride 1 alone, `auto` takes `small` for sides up to 64 without pretrained weights.
-    `pretrained` is false, true (torchvision's ImageNet weights) or the path of a state_dict; `freeze` leaves
-    the convolutions as they start; `image_size` in pixels, null for the stored size, at least 32.
+    the output. `normalize`: inputs of the last linear layer have unit length. `stem`: `imagenet` begins with
+    a 7x7 convolution of stride 2 and a max-pool, `small` with a 3x3 convolution of stride 1 alone, `auto`
+    takes `small` for sides up to 64 without pretrained weights. `pretrained` is false, true (torchvision's
+    ImageNet weights) or the path of a state_dict; `freeze` leaves the convolutions as they start;
+    `image_size` in pixels, null for the stored size, at least 32.
 
     Source: He et al. 2016, table 1; the small stem as in its section 4.2 (CIFAR-10).
     """
@@ -40,6 +41,7 @@ class Resnet:
     stem: Literal["auto", "small", "imagenet"]
     hidden: list[Annotated[int, Ge(1)]]
     dropout: Annotated[float, Ge(0), Lt(1)]
+    normalize: bool
     pretrained: bool | str
     freeze: bool
     image_size: Annotated[int, Ge(1)] | None
@@ -80,6 +82,8 @@ class Resnet:
         if self.pretrained:
             load_weights(convolution, self.pretrained, weights, prefix="")
         rest = ending(width, self.hidden, self.dropout)
+        if self.normalize:
+            rest.append(UnitLength())
         head = nn.Linear([width, *self.hidden][-1], classes)
         return joined(adapt, convolution, rest, head, freeze=self.freeze)
 

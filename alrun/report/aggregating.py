@@ -67,6 +67,10 @@ class Method:
         """Whether labels were queried for at these label counts: the first set was not (bool, (r,))."""
         return self.values("round")[0] > 0
 
+    def has(self, name: str) -> bool:
+        """Whether every counted run has a number in this column at the shared label counts."""
+        return all(name in run.columns for run in self.runs) and not np.isnan(self.values(name)).any()
+
     def values(self, name: str) -> Float64[ndarray, "s r"]:
         """A column of every run, at the shared label counts."""
         return self._shared(lambda run: run.columns[name])

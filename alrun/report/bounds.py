@@ -1,35 +1,29 @@
 """`alrun bounds`: objective and proven bound of several searches over one another."""
 
-import argparse
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from alrun.report.words import parser_of_runs
+
 if TYPE_CHECKING:
     from alrun.report.reading import Run
     from alrun.wasserstein.picture import Curve
 
-ABOUT = """How searches for a core set went: best objective and proven bound, by iteration and by time.
+ABOUT = """How the searches of strategy=wasserstein and its variants went, by iteration and by time:
+the objective of the best selection so far, and the bound that none can beat.
 
-Variants (strategy and settings) lie over one another, each from the least seed that all of them have; one
-figure a round, bounds-round001.png. Runs that recorded no search (wasserstein.csv) are left out.
+One figure a round (bounds-round001.png and .pdf). Strategies and settings that differ are drawn over one
+another, each by its run of the smallest seed that all have. Runs without a search (wasserstein.csv) are left
+out.
 """
 BAD_INPUT = 2
 
 
 def bounds(words: list[str]) -> int:
     """Draws the figures and says where they are; 2 for bad input, in one clear line."""
-    parser = argparse.ArgumentParser(
-        "alrun bounds", description=ABOUT, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument(
-        "folders", nargs="+", type=Path, help="run folders, or folders above them (outputs/mnist)"
-    )
-    parser.add_argument(
-        "--output", type=Path, default=None, help="where figures go (default: bounds/ in the first folder)"
-    )
-    asked = parser.parse_args(words)
+    asked = parser_of_runs("bounds", ABOUT, "bounds").parse_args(words)
     try:
         for line in write(asked.folders, asked.output or asked.folders[0] / "bounds"):
             print(line)  # noqa: T201
@@ -85,10 +79,13 @@ def variants(runs: Sequence["Run"]) -> dict[str, "Run"]:
         ValueError: no run, or runs that cannot be compared.
     """
     from alrun.report.aggregating import panels
+    from alrun.report.searches import TABLE
 
+    if not runs:
+        raise ValueError(f"no run with a search ({TABLE}) found; make one with strategy=wasserstein")
     found = panels(runs)
     if len(found) != 1:
-        told = ", ".join(panel.dataset for panel in found) or "none"
+        told = ", ".join(panel.dataset for panel in found)
         raise ValueError(f"searches to be compared must be on one data set, got {told}")
     methods = found[0].methods
     seeds = frozenset.intersection(*(method.seeds for method in methods))

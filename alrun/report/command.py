@@ -1,10 +1,11 @@
 """`alrun report`: figures and tables of many runs side by side."""
 
-import argparse
 import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from alrun.report.words import parser_of_runs
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -14,22 +15,15 @@ ABOUT = """Figures and tables of the runs in these folders and below them, side 
 Runs are grouped by data set, then by strategy; a strategy run with several settings is told apart by them
 (`seals (featurizer=vae)`). Whole runs are counted; of a method without one, all runs as far as they share
 label counts. What is broken, missing or unreadable is listed.
+
+Figures (.png, .pdf) and tables (.csv) go to one folder; a short table is printed.
 """
 NO_RUNS = 2
 
 
 def report(words: list[str]) -> int:
     """Writes the figures and tables, prints a short table a data set; 2 when there is no run."""
-    parser = argparse.ArgumentParser(
-        "alrun report", description=ABOUT, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument(
-        "folders", nargs="+", type=Path, help="run folders, or folders above them (outputs/mnist)"
-    )
-    parser.add_argument(
-        "--output", type=Path, default=None, help="where figures go (default: report/ in the first folder)"
-    )
-    asked = parser.parse_args(words)
+    asked = parser_of_runs("report", ABOUT, "report").parse_args(words)
     return write(asked.folders, asked.output or asked.folders[0] / "report")
 
 
@@ -71,5 +65,5 @@ def _say(console: "Console", lines: Iterable[str]) -> None:
 
 
 def _refused(line: str) -> int:
-    print(line, file=sys.stderr)  # noqa: T201
+    print(f"alrun report: {line}", file=sys.stderr)  # noqa: T201
     return NO_RUNS

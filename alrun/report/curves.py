@@ -20,6 +20,8 @@ from alrun.report.looks import (
     titled,
 )
 
+TOP5 = "top5_accuracy"
+
 
 def draw_accuracy_by_query_time(axes: Axes, panel: Panel, styles: Looks) -> None:
     """Mean test accuracy against mean total query time, single seeds thin (S1, figures 5 and 8).
@@ -54,6 +56,22 @@ def draw_accuracy_by_labels(axes: Axes, panel: Panel, styles: Looks) -> None:
     best = leader(panel)
     titled(axes, panel.dataset, f"{_ends(panel, best)} with {best.labels[-1]:,} labels")
     axes.set(xlabel="labels", ylabel="test accuracy (%)")
+
+
+def draw_top5_by_labels(axes: Axes, panel: Panel, styles: Looks) -> None:
+    """Share of test items whose class is among the five likeliest, by labels, of methods that have it."""
+    ends = {}
+    for method in panel.methods:
+        if method.has(TOP5):
+            values = 100 * method.values(TOP5)
+            _band(axes, method, styles[method.name], values, method.labels)
+            ends[method.name] = float(values[:, -1].mean())
+    best = max(ends, key=lambda name: ends[name])
+    told = (
+        f"{best} ends highest: {ends[best]:.1f} %" if len(ends) > 1 else f"{best} ends at {ends[best]:.1f} %"
+    )
+    titled(axes, panel.dataset, told)
+    axes.set(xlabel="labels", ylabel="top-5 test accuracy (%)")
 
 
 def draw_candidates(axes: Axes, panel: Panel, styles: Looks) -> None:

@@ -47,7 +47,7 @@ def draw_images(
     shown = [row for block in blocks.values() for line in block for row in line.rows]
     if not shown:
         raise ValueError("a picture of images needs a purchase at least, these runs bought nothing yet")
-    images = dict(zip(shown, _gray_or_rgb(inputs.array[shown]), strict=True))
+    images = dict(zip(shown, gray_or_rgb(inputs.array[shown]), strict=True))
     across = max(len(line.rows) for block in blocks.values() for line in block)
     height = sum(HEAD + len(block) * (IMAGE + WORD) for block in blocks.values())
     axes = _canvas(figure, across * IMAGE, height)
@@ -125,7 +125,7 @@ def _draw(
         )
 
 
-def _gray_or_rgb(items: Shaped[ndarray, "b ..."]) -> list[Float32[ndarray, "h w *c"]]:
+def gray_or_rgb(items: Shaped[ndarray, "b ..."]) -> list[Float32[ndarray, "h w *c"]]:
     """Stored images as (h, w) or (h, w, 3), all on one scale from 0 to 1."""
     values = items.astype(np.float32)
     low, high = min(0.0, float(values.min())), float(values.max())

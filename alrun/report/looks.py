@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from math import ceil
+from textwrap import wrap
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -25,6 +26,7 @@ KNOWN = {
     "diffusion": ("#e69f00", "o"),
     "diffusion_one_shot": ("#c7a14a", "h"),
     "diffusion_narrowed": ("#9c6f00", "d"),
+    "propagation": ("#7f5539", "p"),
     "two_stage": ("#882255", "p"),
     "seals": ("#7a6f00", "X"),
     "vae_seals": ("#b5a642", "x"),
@@ -49,6 +51,13 @@ KNOWN = {
     "random_margin": ("#4d4d4d", "s"),
     "random": ("#8c8c8c", "o"),
 }
+# Where trainers are compared.
+TRAINERS = {
+    "mean_teacher_label_propagation": ("#7b1fa2", "D"),
+    "label_propagation": ("#d55e00", "*"),
+    "mean_teacher": ("#0072b2", "s"),
+    "supervised": ("#4d4d4d", "o"),
+}
 OTHERS = (
     *(("#aa4499", "d"), ("#5f9ea0", "<"), ("#661100", ">"), ("#999933", "h"), ("#6699cc", "p")),
     *(("#000000", "8"), ("#cc6677", "H")),
@@ -59,6 +68,7 @@ QUIET = "#595959"
 
 COLUMNS = 3
 WIDTH, HEIGHT, LEGEND, LETTER = 4.5, 3.5, 1.1, 0.078  # inches
+LETTERS = 66  # of what a panel shows, on a line
 
 
 @dataclass(frozen=True)
@@ -76,14 +86,16 @@ Looks = dict[str, Look]
 def looks(panels: Iterable[Panel]) -> Looks:
     """A look for every method's name, in the order of legends.
 
-    Known strategies keep theirs in every report; others take the remaining ones in alphabetical order.
+    Known strategies keep theirs in every report (known trainers, where a method's `strategy` is one); others
+    take the remaining ones in alphabetical order.
     """
     variants: dict[str, set[str]] = {}
     for panel in panels:
         for method in panel.methods:
             variants.setdefault(method.strategy, set()).add(method.name)
-    strangers = sorted(set(variants) - set(KNOWN))
-    pairs = KNOWN | {name: OTHERS[i % len(OTHERS)] for i, name in enumerate(strangers)}
+    known = KNOWN | TRAINERS
+    strangers = sorted(set(variants) - set(known))
+    pairs = known | {name: OTHERS[i % len(OTHERS)] for i, name in enumerate(strangers)}
     return {
         name: _look(pair, i)
         for strategy, pair in pairs.items()
@@ -152,18 +164,25 @@ def grid(
     for unused in places[count:]:
         unused.remove()
     for axes in places[:count]:
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.grid(color="#e6e6e6", linewidth=0.7)
-        axes.set_axisbelow(True)
-        axes.tick_params(labelsize=8.5)
+        styled(axes)
     return figure, list(places[:count])
 
 
-def titled(axes: Axes, dataset: str, claim: str) -> None:
-    """The data set, and below it what the panel shows."""
-    axes.set_title(dataset, loc="left", fontsize=11, fontweight="bold", pad=20)
+def styled(axes: Axes) -> None:
+    """A light grid, no frame above and on the right."""
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(color="#e6e6e6", linewidth=0.7)
+    axes.set_axisbelow(True)
+    axes.tick_params(labelsize=8.5)
+
+
+def titled(axes: Axes, dataset: str, *claims: str, letters: int = LETTERS) -> None:
+    """The data set, and below it what the panel shows: lines of so many letters at most, claim by claim."""
+    lines = [line for claim in claims for line in wrap(claim, letters)]
+    pad = 9 + 11 * max(len(lines), 1)
+    axes.set_title(dataset, loc="left", fontsize=11, fontweight="bold", pad=pad)
     axes.annotate(
-        claim,
+        "\n".join(lines),
         (0, 1),
         xytext=(0, 6),
         xycoords="axes fraction",

@@ -15,6 +15,7 @@ from alrun.report.tables import Line, mean_and_std, write_lines
 
 MOST_BUDGETS = 12  # columns of the LaTeX table; the CSV file has all
 CELL = 12  # letters a column of the printed table
+NONE = "–"  # no label, no objective
 ESCAPES = str.maketrans({each: f"\\{each}" for each in "_%&#$"})
 
 
@@ -69,7 +70,7 @@ def objective_table(panel: Panel, width: int) -> Table:
     for budget in budgets:
         table.add_column(f"{budget:,}", justify="right", no_wrap=True)
     digits = _digits(panel)
-    for method in sorted(panel.methods, key=lambda each: each.values("objective")[:, -1].mean()):
+    for method in sorted(panel.methods, key=_in_the_end):
         cells = [_cell(method, budget, digits).replace(" ±", "\n±") for budget in budgets]
         gaps = [f"\ngap {gap} %" if (gap := _gap(method, budget)) else "" for budget in budgets]
         table.add_row(method.name, *(f"{cell}{gap}" for cell, gap in zip(cells, gaps, strict=True)))
@@ -80,10 +81,7 @@ def latex(panel: Panel, where: Measure) -> str:
     """The same table for LaTeX with booktabs; the least mean of each budget is bold."""
     budgets, digits = told_budgets(panel, MOST_BUDGETS), _digits(panel)
     cells = {method.name: [_cell(method, budget, digits) for budget in budgets] for method in panel.methods}
-    least = [
-        min((each[place].split()[0] for each in cells.values() if each[place]), key=float)
-        for place in range(len(budgets))
-    ]
+    least = [_least([each[place] for each in cells.values()]) for place in range(len(budgets))]
     rows = [["strategy", *map(str, budgets)]]
     for method in panel.methods:
         rows.append([_plain(method.name), *map(_latex_cell, cells[method.name], least)])
@@ -106,18 +104,32 @@ def told_budgets(panel: Panel, most: int) -> list[int]:
     return every[kept].tolist()
 
 
+def _in_the_end(method: Method) -> tuple[bool, float]:
+    """What methods are sorted by; one without a last objective comes last."""
+    mean = float(method.values("objective")[:, -1].mean())
+    return bool(np.isnan(mean)), mean
+
+
+def _least(cells: list[str]) -> str:
+    """The mean to be shown bold, blank where there is none."""
+    return min((cell.split()[0] for cell in cells if cell not in ("", NONE)), key=float, default="")
+
+
 def _digits(panel: Panel) -> int:
     """Decimals that give the largest objective four digits."""
-    largest = max(float(np.nanmax(method.values("objective"))) for method in panel.methods)
+    values = np.concatenate([method.values("objective").ravel() for method in panel.methods])
+    largest = float(values[np.isfinite(values)].max(initial=0.0))
     return int(np.clip(3 - np.floor(np.log10(largest)), 0, 6)) if largest > 0 else 4
 
 
 def _cell(method: Method, budget: int, digits: int) -> str:
-    """Mean, and deviation where there are seeds; blank for a budget that the method has not."""
+    """Mean, and deviation where there are seeds; a dash for none, blank for a budget the method has not."""
     there = method.labels == budget
     if not there.any():
         return ""
     over = spread(method.values("objective")[:, there])
+    if np.isnan(over.mean[0]):
+        return NONE
     deviation = "" if np.isnan(over.std[0]) else f" ± {over.std[0]:.{digits}f}"
     return f"{over.mean[0]:.{digits}f}{deviation}"
 
@@ -129,6 +141,8 @@ def _gap(method: Method, budget: int) -> str:
 
 
 def _latex_cell(cell: str, least: str) -> str:
+    if cell == NONE:
+        return "--"
     mean, _, deviation = cell.partition(" ± ")
     shown = rf"\textbf{{{mean}}}" if mean == least else mean
     return rf"{shown} {{\scriptsize$\pm$ {deviation}}}" if deviation else shown

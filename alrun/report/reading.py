@@ -58,6 +58,15 @@ class Run:
         """The short hash of the settings that can change the result."""
         return settings_id(self.settings)
 
+    @cached_property
+    def reported(self) -> dict[str, dict[int, float]]:
+        """Error (%) by label count that others reported, by their names: `preset.reported`."""
+        quoted = (self.settings.get("preset") or {}).get("reported") or {}
+        return {
+            str(name): {int(labels): float(error) for labels, error in errors.items()}
+            for name, errors in quoted.items()
+        }
+
     @property
     def planned(self) -> int:
         """Purchases after the first set that the settings ask for."""
@@ -160,7 +169,7 @@ def read_run(folder: Path) -> Run:
     settings, columns = read_settings(folder / "settings.yaml"), _columns(folder / "rounds.csv")
     run = Run(folder, settings, columns)
     try:
-        parts = run.dataset, run.strategy, run.seed, run.planned, run.id
+        parts = run.dataset, run.strategy, run.seed, run.planned, run.id, run.reported
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         if isinstance(error, ConfigError):
             raise UnreadableError(f"{folder / 'settings.yaml'}: {error}") from None

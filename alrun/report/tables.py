@@ -13,19 +13,32 @@ from rich.table import Table
 from alrun.files import write_text
 from alrun.report.aggregating import Method, Panel, spread
 from alrun.report.bars import once_cost, query_cost
+from alrun.report.curves import TOP5
+from alrun.report.epochs import over_budgets
+from alrun.report.epochs_picture import errors
 from alrun.report.looks import seconds
 from alrun.report.ratios import ratios
+from alrun.report.reported import reported, told
 
 Line = dict[str, Any]
 
 
 def save_tables(panels: Sequence[Panel], folder: Path) -> list[Path]:
-    """`report.csv`, `methods.csv` and `ratios.csv`; blank where there is no number."""
-    files = []
+    """`report.csv`, `methods.csv` and `ratios.csv`; blank where there is no number.
+
+    `errors.csv` is there where runs differ in labels alone, `reported.csv` where settings quote others.
+    """
+    tables: dict[str, list[Line]] = {}
     for name, lines in (("report", by_labels), ("methods", by_method), ("ratios", by_pair)):
-        files.append(folder / f"{name}.csv")
-        write_lines(files[-1], [line for panel in panels for line in lines(panel)])
-    return files
+        tables[name] = [line for panel in panels for line in lines(panel)]
+    further = {
+        "errors": [line for panel in over_budgets(panels) for line in by_trainers_labels(panel)],
+        "reported": [line for panel in panels for line in by_quote(panel)],
+    }
+    tables |= {name: lines for name, lines in further.items() if lines}
+    for name, lines in tables.items():
+        write_lines(folder / f"{name}.csv", lines)
+    return [folder / f"{name}.csv" for name in tables]
 
 
 def by_labels(panel: Panel) -> Iterator[Line]:
@@ -35,6 +48,7 @@ def by_labels(panel: Panel) -> Iterator[Line]:
             "accuracy": method.values("accuracy"),
             "total_query_seconds": method.total_query,
             "candidates": np.where(method.queried, method.values("candidates"), np.nan),
+            **({TOP5: method.values(TOP5)} if method.has(TOP5) else {}),
         }
         for place, labels in enumerate(method.labels.tolist()):
             line: Line = {"dataset": panel.dataset, "method": method.name, "labels": labels}
@@ -54,6 +68,8 @@ def by_method(panel: Panel) -> Iterator[Line]:
         line: Line = {"dataset": panel.dataset, "method": method.name, "strategy": method.strategy}
         line |= {"seeds": len(method.runs), "labels": int(method.labels[-1])}
         line |= mean_and_std("final_accuracy", method.values("accuracy")[:, -1])
+        if method.has(TOP5):
+            line |= mean_and_std(f"final_{TOP5}", method.values(TOP5)[:, -1])
         line |= mean_and_std("total_query_seconds", method.total_query[:, -1])
         line |= mean_and_std("average_query_seconds", query.total)
         line |= {f"average_{part}_seconds": value for part, value in query.parts.items()}
@@ -81,24 +97,50 @@ def by_pair(panel: Panel) -> Iterator[Line]:
         }
 
 
+def by_trainers_labels(panel: Panel) -> Iterator[Line]:
+    """A line for each trainer and label count: test error (%) over all runs that reached it."""
+    for method in panel.methods:
+        found = errors(method)
+        for labels, mean, std in zip(*(each.tolist() for each in found), strict=True):
+            line: Line = {"dataset": panel.dataset, "trainer": method.name, "labels": labels}
+            yield {**line, "error_mean": mean, "error_std": std}
+
+
+def by_quote(panel: Panel) -> Iterator[Line]:
+    """A line for each error (%) that was reported elsewhere and not run here."""
+    for name, quoted in reported(panel).items():
+        for labels, error in quoted.items():
+            yield {"dataset": panel.dataset, "name": told(name), "labels": labels, "error": error}
+
+
 def summary(panel: Panel) -> Table:
-    """A line for each method, the most accurate first; accuracy with its deviation over seeds."""
+    """A line for each method, the most accurate first; accuracy with its deviation over seeds.
+
+    Below them, apart, what was reported elsewhere for as many labels as a method ends with.
+    """
     table = Table(
         title=panel.dataset, title_justify="left", title_style="bold", box=SIMPLE_HEAD, pad_edge=False
     )
     table.add_column("strategy", overflow="fold")
-    for name in ("seeds", "labels", "accuracy (%)", "total query", "made once"):
+    top5 = ["top-5 (%)"] if any(method.has(TOP5) for method in panel.methods) else []
+    for name in ("seeds", "labels", "accuracy (%)", *top5, "total query", "made once"):
         table.add_column(name, justify="right", no_wrap=True)
     for method in sorted(panel.methods, key=lambda each: -each.values("accuracy")[:, -1].mean()):
         once = float(once_cost(method).total.mean())
         query = seconds(float(method.total_query[:, -1].mean()))
-        told = (str(len(method.runs)), f"{method.labels[-1]:,}", _final(method), query)
-        table.add_row(method.name, *told, seconds(once) if once else "-")
+        best = [_final(method, TOP5) if method.has(TOP5) else "-" for _ in top5]
+        numbers = (str(len(method.runs)), f"{method.labels[-1]:,}", _final(method, "accuracy"), *best, query)
+        table.add_row(method.name, *numbers, seconds(once) if once else "-")
+    table.add_section()
+    ends = {int(method.labels[-1]) for method in panel.methods}
+    for name, quoted in reported(panel).items():
+        for labels in sorted(ends & set(quoted)):
+            table.add_row(told(name), "-", f"{labels:,}", f"{100 - quoted[labels]:.2f}")
     return table
 
 
-def _final(method: Method) -> str:
-    over = spread(100 * method.values("accuracy")[:, -1:])
+def _final(method: Method, name: str) -> str:
+    over = spread(100 * method.values(name)[:, -1:])
     return f"{over.mean[0]:.2f}" + ("" if np.isnan(over.std[0]) else f" ± {over.std[0]:.2f}")
 
 

@@ -35,6 +35,7 @@ class Waal:
     def select(self, current: Round, size: int) -> Batch:
         """The smallest scores."""
         rows = current.candidates
+        # first: it leaves probabilities behind
         critic = current.head("critic", rows)[:, 0].astype(np.float64)
         scores = uncertainty_bound(current.probabilities(rows)) - self.weight * critic
         chosen = smallest(rows, scores, size)

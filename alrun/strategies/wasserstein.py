@@ -2,6 +2,7 @@
 
 import logging
 from dataclasses import dataclass
+from math import ceil, sqrt
 from typing import Annotated, Literal
 
 import numpy as np
@@ -12,12 +13,15 @@ from numpy import ndarray
 from alrun.coverage.distances import check_directed
 from alrun.rounds import Batch, Round
 from alrun.wasserstein.ascent import Task
+from alrun.wasserstein.cuts import check_dual
 from alrun.wasserstein.ground import Ground
 from alrun.wasserstein.master import check_solver
 from alrun.wasserstein.picture import Curve, draw_bounds
 from alrun.wasserstein.rules import Rules, Solver
 from alrun.wasserstein.search import Found, Limits, Record, Search
 
+# 0.64 GB; a search holds those of up to four selections at once, and 1 GiB of others.
+MOST_DISTANCES = 8 * 10**7
 log = logging.getLogger(__name__)
 
 Part = tuple[Task, Found, Int64[ndarray, " n"]]
@@ -35,15 +39,18 @@ class Wasserstein:
     Attributes:
         metric: of the features; cosine is 1 - cos.
         seconds: time of a search, null for none. With it two runs may choose differently.
-        iterations: of a search, null for no limit; a search that ends by them repeats exactly.
+        iterations: of a search, null for no limit; a search that ends by them repeats exactly, unless a
+            master ran into `master_seconds` (its status is then `limit`, and the log says so).
         gap: relative gap at which a search ends. Pools below 20 rows are always solved to the optimum.
-        parts: the pool, its labels and the batch are split at random into so many problems of their own.
+        parts: the pool, its labels and the batch are split at random into so many problems of their own, each
+            with the time and the iterations of a search. null is as few as leave no problem above
+            `MOST_DISTANCES`.
         Others: `alrun.wasserstein.rules.Rules`.
 
     Scores are the mean distance of the mass that each row receives, smallest first. Notes: `objective` (the
     Wasserstein distance; of several parts the mean of theirs), `bounded` (1 where a bound is
     proven), then `bound` and `gap`; `iterations`; `proven` (1 where the gap is closed); `searched` (0 where
-    time was up before anything could be tried: the start is returned).
+    time was up before anything could be found: the start is returned); `parts`.
     Source: S2 (Mahmood et al. 2022), Algorithm 1; ALGORITHMS 3, with its corrections. Departs: labeled rows
     are part of the problem, which the paper leaves open; the defaults are stronger cuts and bounds than the
     paper's, whose variants are wasserstein_vanilla, wasserstein_eoc and wasserstein_eoc_p.
@@ -54,7 +61,7 @@ class Wasserstein:
     seconds: Annotated[float, Gt(0)] | None
     iterations: Annotated[int, Ge(1)] | None
     gap: Annotated[float, Ge(0), Le(1)]
-    parts: Annotated[int, Ge(1)]
+    parts: Annotated[int, Ge(1)] | None
     root: bool
     swaps: bool
     capacitated: bool
@@ -76,53 +83,49 @@ class Wasserstein:
         Raises:
             ValueError: a dual inequality for cosine, or a missing solver.
         """
-        if self.dual and self.metric != "euclidean":
-            raise ValueError(
-                "dual: holds for metrics only; use strategy.metric=euclidean or strategy.dual=false"
-            )
+        if self.dual:
+            check_dual(self.metric)
         check_solver(self.solver)
 
     def select(self, current: Round, size: int) -> Batch:
         """The best selection that the search finds.
 
         Raises:
-            ValueError: features that are no numbers, or a row of zeros under the cosine metric.
+            ValueError: features that are no numbers, a row of zeros under the cosine metric, or so few parts
+                that they would take too much memory.
         """
+        count = self._count(len(current.pool), len(current.pool.labeled) + size)
         features = current.features
         if self.metric == "cosine":
             check_directed(features)
         ground = Ground.of(features, self.metric)
         found: list[Part] = []
         limits = Limits(self.seconds, self.iterations, self.gap)
-        for task, rows in self._tasks(current, ground, size):
-            found.append((task, self._searched(current, task, len(found), limits), rows))
+        for task, rows in _tasks(current, ground, size, count):
+            found.append((task, self._searched(current, task, limits, len(found), count), rows))
             if found[-1][1].stopped == "interrupt":
                 limits = Limits(self.seconds, 0, self.gap)  # ctrl-C ends the searches of all parts
         rows = np.concatenate([rows[each.choice.rows[len(task.fixed) :]] for task, each, rows in found])
         scores = np.concatenate([_scores(task, each) for task, each, _ in found])
         order = np.lexsort((rows, scores))
-        return Batch(rows[order], scores[order], self._notes([each for _, each, _ in found]))
+        return Batch(rows[order], scores[order], self._notes([each for _, each, _ in found], count))
 
-    def _tasks(self, current: Round, ground: Ground, size: int) -> list[tuple[Task, Int64[ndarray, " n"]]]:
-        """The problem, or its random parts, and which pool rows each of them is of."""
-        labeled, candidates = current.pool.labeled, current.candidates
-        if self.parts == 1:
-            return [(Task(ground, labeled, candidates, size), np.arange(len(ground)))]
-        rest = np.setdiff1d(current.pool.unlabeled, candidates)
-        splits = [
-            np.array_split(current.rng.permutation(rows), self.parts) for rows in (labeled, candidates, rest)
-        ]
-        tasks = []
-        for number, (own, open_rows, others) in enumerate(zip(*splits, strict=True)):
-            free = size // self.parts + (number < size % self.parts)
-            rows = np.sort(np.concatenate([own, open_rows, others]))
-            if free:
-                part = Ground(np.ascontiguousarray(ground.points[rows]), ground.metric)
-                fixed, options = (np.sort(np.searchsorted(rows, some)) for some in (own, open_rows))
-                tasks.append((Task(part, fixed, options, free), rows))
-        return tasks
+    def _count(self, rows: int, columns: int) -> int:
+        """How many parts there are."""
+        least = max(1, ceil(sqrt(rows * columns / MOST_DISTANCES)))
+        if self.parts is not None and self.parts < least:
+            raise ValueError(
+                f"strategy.parts must be at least {least} for {rows} rows, {columns} labels and batch, "
+                f"got {self.parts}; raise it, or take null"
+            )
+        if self.parts is None and least > 1:
+            log.warning(
+                "wasserstein: %d columns of %d rows are searched for in %d parts, each of them alone",
+                *(columns, rows, least),
+            )
+        return least if self.parts is None else self.parts
 
-    def _searched(self, current: Round, task: Task, part: int, limits: Limits) -> Found:
+    def _searched(self, current: Round, task: Task, limits: Limits, part: int, count: int) -> Found:
         rules = Rules(**{name: getattr(self, name) for name in Rules.__dataclass_fields__})
 
         def tell(record: Record) -> None:
@@ -135,29 +138,55 @@ class Wasserstein:
             "wasserstein: objective %.6g, %s, ended by %s after %d iterations",
             *(found.choice.cost, gap, found.stopped, found.iterations),
         )
-        if found.stopped == "seconds" and not found.iterations:
+        if not found.searched:
             log.warning(
                 "strategy.seconds=%s was up before the search began; the start (%s) is used, raise it",
                 *(self.seconds, self.start),
             )
+        if found.stopped == "iterations" and any(record["status"] == "limit" for record in found.records):
+            log.warning(
+                "a master program ran out of strategy.master_seconds=%s: another machine may choose "
+                "otherwise; null repeats exactly",
+                self.master_seconds,
+            )
         curve = _curve(found)
         current.figure(
-            f"wasserstein-part{part}" if self.parts > 1 else "wasserstein",
+            f"wasserstein-part{part}" if count > 1 else "wasserstein",
             lambda figure: draw_bounds(figure, {"": curve}),
         )
         return found
 
-    def _notes(self, found: list[Found]) -> dict[str, float]:
+    @staticmethod
+    def _notes(found: list[Found], count: int) -> dict[str, float]:
         notes = {
             "objective": float(np.mean([each.choice.cost for each in found])),
             "iterations": float(max(each.iterations for each in found)),
             "proven": float(all(each.stopped in ("gap", "optimal") for each in found)),
-            "searched": float(all(each.iterations or each.stopped != "seconds" for each in found)),
+            "searched": float(all(each.searched for each in found)),
+            "parts": float(count),
             "bounded": 0.0,
         }
-        if self.parts == 1 and found[0].bound is not None and found[0].gap is not None:
+        if count == 1 and found[0].bound is not None and found[0].gap is not None:
             notes |= {"bounded": 1.0, "bound": found[0].bound, "gap": found[0].gap}
         return notes
+
+
+def _tasks(current: Round, ground: Ground, size: int, parts: int) -> list[tuple[Task, Int64[ndarray, " n"]]]:
+    """The problem, or its random parts, and which pool rows each of them is of."""
+    labeled, candidates = current.pool.labeled, current.candidates
+    if parts == 1:
+        return [(Task(ground, labeled, candidates, size), np.arange(len(ground)))]
+    rest = np.setdiff1d(current.pool.unlabeled, candidates)
+    splits = [np.array_split(current.rng.permutation(rows), parts) for rows in (labeled, candidates, rest)]
+    tasks = []
+    for number, (own, open_rows, others) in enumerate(zip(*splits, strict=True)):
+        free = size // parts + (number < size % parts)
+        rows = np.sort(np.concatenate([own, open_rows, others]))
+        if free:
+            part = Ground(np.ascontiguousarray(ground.points[rows]), ground.metric)
+            fixed, options = (np.sort(np.searchsorted(rows, some)) for some in (own, open_rows))
+            tasks.append((Task(part, fixed, options, free), rows))
+    return tasks
 
 
 def _scores(task: Task, found: Found) -> Float64[ndarray, " b"]:

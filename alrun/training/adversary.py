@@ -16,6 +16,7 @@ from alrun.models.coder import Coding, scale_of
 from alrun.models.discriminator import Discriminator, Familiarity
 from alrun.models.vae import VaeNetwork
 from alrun.pool import Inputs, Pool
+from alrun.training.batches import cycled
 from alrun.training.progress import Progress
 from alrun.training.seeding import precision, seeded
 from alrun.training.trainer import Chance
@@ -221,9 +222,7 @@ def batches(
 ) -> Int64[ndarray, "k b"]:
     """So many batches of `size` rows, or of all where there are fewer, from shuffled passes end to end."""
     size = min(size, len(rows))
-    passes = -(-count * size // len(rows))
-    order = np.concatenate([rng.permutation(rows) for _ in range(passes)])
-    return order[: count * size].reshape(count, size)
+    return cycled(rows, count * size, rng).reshape(count, size)
 
 
 def _head(vae: VaeNetwork, discriminator: Discriminator) -> Familiarity:

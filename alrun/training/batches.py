@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from math import prod
 
+import numpy as np
 import torch
 from jaxtyping import Int64
 from numpy import ndarray
@@ -10,27 +11,28 @@ from torch import Tensor
 
 from alrun.models.network import Network
 from alrun.pool import Pool
-from alrun.training.augment import augmented
-from alrun.training.model import fixed_reader, parts
+from alrun.training.augment import Augmentation
+from alrun.training.model import fixed_reader
+from alrun.training.parts import parts, sizes_of
 
 RESIDENT_BYTES = 2**30
 
 
 class Batches:
-    """Some labeled rows of a pool. Up to 1 GiB they are kept on the device, adapted unless augmented.
+    """Some rows of a pool. Up to 1 GiB they are kept on the device, adapted unless augmented.
 
-    `crop` and `flip` augment each item anew whenever it is read.
+    The augmentation changes each item anew whenever it is read.
     """
 
     def __init__(
-        self, network: Network, pool: Pool, rows: Int64[ndarray, " l"], *, crop: int, flip: bool
+        self, network: Network, pool: Pool, rows: Int64[ndarray, " l"], augmentation: Augmentation
     ) -> None:
         inputs = pool.inputs
         self._network, self._rows, self._device = network, rows, inputs.device
-        self._crop, self._flip = crop, flip
+        self._augmentation = augmentation
         self._labels = torch.from_numpy(pool.labels[rows])
-        self._read = inputs.take if crop or flip else fixed_reader(network, inputs)
-        each = inputs.array[:1].nbytes if crop or flip else 4 * prod(network.adapt.out)
+        self._read = inputs.take if augmentation else fixed_reader(network, inputs)
+        each = inputs.array[:1].nbytes if augmentation else 4 * prod(network.adapt.out)
         self._kept = self._together() if each * len(rows) <= RESIDENT_BYTES else None
 
     def __len__(self) -> int:
@@ -38,6 +40,15 @@ class Batches:
 
     def each(self, order: Int64[ndarray, " l"], batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Items and labels in this order of positions, one mini-batch after the other."""
+        return ((self._seen(x), y) for x, y in self._stored(order, batch_size))
+
+    def twice(self, order: Int64[ndarray, " l"], batch_size: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """As `each`, with two looks at the items, which differ where they are augmented."""
+        if not self._augmentation:
+            return ((x, x, y) for x, y in self._stored(order, batch_size))
+        return ((self._seen(x), self._seen(x), y) for x, y in self._stored(order, batch_size))
+
+    def _stored(self, order: Int64[ndarray, " l"], batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
         index, sizes = torch.from_numpy(order), sizes_of(len(order), batch_size)
         labels = self._labels[index].to(self._device).split(sizes)
         if self._kept is not None:
@@ -45,9 +56,10 @@ class Batches:
             items = iter(self._kept.index_select(0, index.to(self._device)).split(sizes))
         else:
             items = (self._read(self._rows[part.numpy()]) for part in index.split(sizes))
-        if self._crop or self._flip:
-            items = (self._network.fixed(augmented(x, self._crop, self._flip)) for x in items)
         return zip(items, labels, strict=True)
+
+    def _seen(self, x: Tensor) -> Tensor:
+        return self._network.fixed(self._augmentation.of(x)) if self._augmentation else x
 
     def _together(self) -> Tensor:
         slices = parts(len(self), prod(self._network.adapt.out), self._device)
@@ -60,12 +72,10 @@ class Batches:
         return whole
 
 
-def sizes_of(count: int, batch_size: int) -> list[int]:
-    """Sizes of mini-batches; a last single item joins the batch before (BatchNorm cannot learn from one)."""
-    sizes = [batch_size] * (count // batch_size) + ([count % batch_size] if count % batch_size else [])
-    if len(sizes) > 1 and sizes[-1] == 1 and batch_size > 1:
-        sizes[-2:] = [batch_size + 1]
-    return sizes
+def cycled(rows: Int64[ndarray, " m"], count: int, rng: np.random.Generator) -> Int64[ndarray, " count"]:
+    """So many of these rows, from shuffled passes joined end to end."""
+    passes = -(-count // len(rows))
+    return np.concatenate([rng.permutation(rows) for _ in range(passes)])[:count]
 
 
 def flattened(weights: list[torch.nn.Parameter]) -> torch.nn.Parameter:

@@ -16,11 +16,7 @@ from torch import Tensor, nn
 from alrun.models.encoded import Borrowed, Encoder
 from alrun.models.network import Adapt, Architecture, Network
 from alrun.pool import Inputs, Pool
-
-# Numbers entering the network at once, and items; they bound memory. MLP 784-100-50-10 on 2 busy CPU cores:
-# 164,000 items a second by 256, 158,000 by 1,024, 139,000 by 4,096. The GPU's are not measured.
-CPU_NUMBERS, CPU_ITEMS = 2**20, 4096
-GPU_NUMBERS, GPU_ITEMS = 2**26, 16384
+from alrun.training.parts import parts
 
 HEADS = "heads."
 
@@ -94,11 +90,30 @@ class Model:
         if head.reads == "embeddings":
             return self._each(rows, head.width, lambda x: head(self.network.body(x)))
         if head.reads == "features":
-            extract, _ = self.network.stages()
-            return self._each(rows, head.width, lambda x: head(extract(x).flatten(1)))
+            return self.predict_with(name, rows)[1]
         return self._mapped(
             len(rows), head.widest, head.width, lambda part: self.inputs.take(rows[part]), head.__call__
         )
+
+    def predict_with(
+        self, name: str, rows: Int64[ndarray, " b"]
+    ) -> tuple[Float32[ndarray, "b c"], Float32[ndarray, "b w"]]:
+        """Class probabilities, and the outputs of a head that reads features, in one pass.
+
+        Raises:
+            ValueError: the trainer gave no head of this name, or it reads something else.
+        """
+        head, last = self.named(name), self.network.head
+        if head.reads != "features":
+            raise ValueError(f"the head '{name}' reads {head.reads}, not features; ask Model.head")
+        extract, hidden = self.network.stages()
+
+        def both(x: Tensor) -> Tensor:
+            features = extract(x)
+            return torch.cat([last(hidden(features)).softmax(1), head(features.flatten(1))], 1)
+
+        found = self._each(rows, last.out_features + head.width, both)
+        return found[:, : last.out_features], found[:, last.out_features :]
 
     def head_from(self, name: str, embeddings: Float32[ndarray, "b d"]) -> Float32[ndarray, "b w"]:
         """Outputs, from inputs of the last linear layer, of a head that reads those.
@@ -197,13 +212,6 @@ def placed(network: Network, device: torch.device) -> Network:
     if device.type == "cuda":
         return network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     return network.to(device)
-
-
-def parts(count: int, numbers: int, device: torch.device) -> list[slice]:
-    """Slices that bound how many items, of so many numbers each, go through a network at once."""
-    most, items = (GPU_NUMBERS, GPU_ITEMS) if device.type == "cuda" else (CPU_NUMBERS, CPU_ITEMS)
-    each = max(1, min(items, most // max(1, numbers)))
-    return [slice(start, min(start + each, count)) for start in range(0, count, each)]
 
 
 def _frozen_outputs(network: Network, inputs: Inputs) -> Inputs:

@@ -1,8 +1,32 @@
 """How far a fit is, and where the state of a long one is kept."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from dataclasses import dataclass, replace
+from typing import Any, Literal, Protocol, runtime_checkable
+
+from alrun.graph.pseudo_labels import Pseudo
+from alrun.training.model import Model
+
+Stage = Literal["supervised", "semi_supervised"]
+
+
+@dataclass(frozen=True, eq=False)
+class Sight:
+    """What an epoch made, shown to whoever watches the fit; nothing comes back.
+
+    Attributes:
+        stage: what the epoch learned from: bought labels alone, or pseudo-labels too.
+        epoch: of the whole fit, from 1.
+        numbers: losses, learning rate, seconds by part, what the graph and the solver say of themselves.
+        pseudo: what the epoch after this one learns from, if it was made at the end of this one.
+        model: gives the model as it stands (the teacher, where there is one), in eval mode.
+    """
+
+    stage: Stage
+    epoch: int
+    numbers: Mapping[str, float]
+    pseudo: Pseudo | None
+    model: Callable[[], Model]
 
 
 @runtime_checkable
@@ -11,6 +35,10 @@ class Progress(Protocol):
 
     def epoch(self, done: int, total: int) -> None:
         """`done` of `total` epochs are over."""
+        ...
+
+    def watch(self, sight: Sight) -> None:
+        """Sees what an epoch made, after `epoch` and before `keep`; changes neither chance nor modes."""
         ...
 
     def keep(self, epoch: int, make: Callable[[], dict[str, Any]]) -> None:
@@ -27,6 +55,9 @@ class Silent:
 
     def epoch(self, done: int, total: int) -> None:
         """Says nothing."""
+
+    def watch(self, sight: Sight) -> None:
+        """Looks away."""
 
     def keep(self, epoch: int, make: Callable[[], dict[str, Any]]) -> None:
         """Keeps nothing."""
@@ -57,6 +88,10 @@ class Phase:
     def epoch(self, done: int, total: int) -> None:
         """`done` of this part's `total` epochs are over."""
         self.whole.epoch(self.before + done, self.before + total + self.after)
+
+    def watch(self, sight: Sight) -> None:
+        """Hands on what is seen, with the epoch of the whole fit."""
+        self.whole.watch(replace(sight, epoch=self.before + sight.epoch))
 
     def keep(self, epoch: int, make: Callable[[], dict[str, Any]]) -> None:
         """May save `make()`, with all that stands beside it."""

@@ -17,10 +17,12 @@ from alrun.models.network import Architecture, Network
 from alrun.pool import NOT_BOUGHT, Inputs, Pool
 from alrun.training.adversary import Plan, batches
 from alrun.training.batches import Batches
+from alrun.training.fit import Fit
 from alrun.training.model import HEADS, Model, restored
 from alrun.training.progress import Progress, Silent
+from alrun.training.recipe import optimizer_of
 from alrun.training.seeding import precision, seeded
-from alrun.training.supervised import Fit, Supervised, optimizer_of
+from alrun.training.supervised import Supervised
 from alrun.training.trainer import Chance
 from alrun.training.trial import seconds_a_step
 
@@ -116,7 +118,7 @@ class Game(Fit):
         self.extract, self.hidden = network.stages()
         self.critic = self.heads[HEAD] = critic
         self.critic_optimizer = optimizer_of(settings, list(critic.parameters()))
-        self.others = Batches(network, pool, pool.unlabeled, crop=settings.crop, flip=settings.flip)
+        self.others = Batches(network, pool, pool.unlabeled, settings.augmentation)
         self.ratio = len(rows) / len(pool.unlabeled)
         self.state |= {"critic": [], "critic_weights": None}
 
@@ -134,17 +136,22 @@ class Game(Fit):
         """What has a state_dict to be kept and loaded, by name."""
         return {**super().parts(), HEAD: self.critic, "critic_optimizer": self.critic_optimizer}
 
+    def pace(self, share: float) -> None:
+        """Sets the rate of both for the step that has this share of its epoch behind it."""
+        super().pace(share)
+        for group in self.critic_optimizer.param_groups:
+            group["lr"] = self.optimizer.param_groups[0]["lr"]
+
     def steps(self, rng: np.random.Generator) -> tuple[list[Tensor], list[int]]:
         """The steps of one epoch; the loss of the labels before each, and their number."""
         epoch, size = self.state["epoch"], self.settings.batch_size
-        for group in self.critic_optimizer.param_groups:
-            group["lr"] = self.settings.rate(epoch)
         count = min(self.plan.each, self.plan.steps - epoch * self.plan.each)
         drawn = [batches(np.arange(len(each)), count, size, rng) for each in (self.train, self.others)]
         self.critic.train()
         losses, told = [], []
         with seeded(rng, self.device):
             for labeled, unlabeled in zip(*drawn, strict=True):
+                self.pace(len(losses) / count)
                 (x, y), (others, _) = _taken(self.train, labeled), _taken(self.others, unlabeled)
                 losses.append(self.network_step(x, y, others))
                 told.append(self.critic_step(x, others))

@@ -9,6 +9,8 @@ from alrun.compiled import kernel
 
 # Rows of the array of parts: position of the row, its column, its units there, the next and last part there.
 ROW, COLUMN, UNITS, AFTER, BEFORE = 0, 1, 2, 3, 4
+# What `balance` says when it returns.
+DONE, FULL, PAUSED = 0, 1, 2
 ULP = 2.0**-52
 
 
@@ -212,8 +214,17 @@ def widen(costs, graph, distance, settled, found, slack, units):
 
 
 @kernel
-def shift(costs, graph, parent, source, target, amount):
-    """Moves units along the path from the source to the target."""
+def twin(graph, row, column):
+    """The row's part in a column, -1 if it has none there."""
+    part = graph.heads[column]
+    while part >= 0 and graph.parts[ROW, part] != row:
+        part = graph.parts[AFTER, part]
+    return part
+
+
+@kernel
+def shift(costs, graph, parent, source, target, amount, units):
+    """Moves units along the path from the source to the target; `units` are a whole row's."""
     graph.surplus[source] -= amount
     graph.surplus[target] += amount
     # From the target back: what a column gets then does not change how it gave.
@@ -221,15 +232,23 @@ def shift(costs, graph, parent, source, target, amount):
     while k != source:
         j = parent[k]
         part = graph.movers[j, k]
+        # Two parts of a row in one column would be moved one by one, and there would be ever more of them.
+        other = twin(graph, graph.parts[ROW, part], k) if amount < units else -1
         if graph.parts[UNITS, part] > amount:
             graph.parts[UNITS, part] -= amount
             rest, part = part, graph.counts[0]
-            graph.parts[ROW, part] = graph.parts[ROW, rest]
-            graph.parts[UNITS, part] = amount
-            graph.counts[0] += 1
+            if other < 0:
+                graph.parts[ROW, part] = graph.parts[ROW, rest]
+                graph.parts[UNITS, part] = amount
+                graph.counts[0] += 1
         else:
             leave(costs, graph, part, j)
-        enter(costs, graph, part, k)
+            if other >= 0:
+                graph.parts[UNITS, part] = 0
+        if other < 0:
+            enter(costs, graph, part, k)
+        else:
+            graph.parts[UNITS, other] += amount
         k = j
 
 
@@ -245,14 +264,15 @@ def room(graph, parent, source, target):
 
 
 @kernel
-def balance(costs, graph, units, whole, slack):
-    """Moves units by shortest paths until no column has too many; whether that is so.
+def balance(costs, graph, units, whole, slack, most):
+    """Moves units by shortest paths until no column has too many.
 
     While `whole`, rows of so many units are moved undivided, also into a column that lacks fewer, and a
-    column may keep less than a row too many. Otherwise rows are split as needed; False if no room is left
-    for their parts. Duals are trusted up to `slack`.
+    column may keep less than a row too many. Otherwise rows are split as needed; `FULL` if no room is left
+    for their parts. `PAUSED` after `most` columns were settled; the next call goes on. Duals are trusted up
+    to `slack`.
     """
-    width = len(graph.duals)
+    width, last = len(graph.duals), graph.counts[2] + most
     distance = np.empty(width)
     parent = np.empty(width, np.int64)
     settled = np.empty(width, np.int64)
@@ -260,7 +280,9 @@ def balance(costs, graph, units, whole, slack):
         while graph.surplus[source] >= (units if whole else 1):
             free = graph.parts.shape[1] - graph.counts[0]
             if not whole and free < width + len(graph.rows):
-                return False
+                return FULL
+            if graph.counts[2] >= last:
+                return PAUSED
             found = search(graph, source, distance, parent, settled)
             graph.counts[2] += abs(found)
             if widen(costs, graph, distance, settled, found, slack, units):
@@ -269,6 +291,6 @@ def balance(costs, graph, units, whole, slack):
             for j in settled[:found]:
                 graph.duals[j] -= distance[target] - distance[j]
             amount = units if whole else room(graph, parent, source, target)
-            shift(costs, graph, parent, source, target, amount)
+            shift(costs, graph, parent, source, target, amount, units)
             graph.counts[1] += 1
-    return True
+    return DONE

@@ -1,5 +1,6 @@
 """Rows balanced among the columns: good duals to start from, then shortest paths."""
 
+from collections.abc import Callable
 from math import gcd, isqrt
 
 import numpy as np
@@ -7,16 +8,19 @@ from jaxtyping import Float64
 from numpy import ndarray
 
 from alrun.compiled import threads
-from alrun.transport.augmentation import ULP, Residual, admit, balance, cross, nearest, spread
+from alrun.transport.augmentation import DONE, FULL, ULP, Residual, admit, balance, cross, nearest, spread
 
 GOLDEN = 0.6180339887498949  # its multiples modulo 1 fill an interval evenly, without a period
 CROWD = 64  # rows a column from which on the densities between columns can be counted
 SPARE = 64  # parts a column beyond two a row, for rows that are split
+PACE = 10**8  # steps between columns that are looked at from one call of `watch` to the next: 0.1 s
+
+Watch = Callable[[], None]
 
 
-def balanced(costs: ndarray, duals: ndarray | None, rows: ndarray, scale: float) -> Residual:
+def balanced(costs: ndarray, duals: ndarray | None, rows: ndarray, scale: float, watch: Watch) -> Residual:
     """These rows balanced among the columns."""
-    graph = _begun(costs, duals, rows, scale)
+    graph = _begun(costs, duals, rows, scale, watch)
     n, width = len(rows), costs.shape[1]
     slack = 32 * ULP * (scale + float(np.abs(graph.start).max()))
     units = width // gcd(n, width)
@@ -24,9 +28,11 @@ def balanced(costs: ndarray, duals: ndarray | None, rows: ndarray, scale: float)
     reach = max(np.partition(graph.gaps, _moves(graph))[_moves(graph)], slack)
     for column in range(width):
         admit(costs, graph, column, reach, units)
-    balance(costs, graph, units, True, slack)
-    while not balance(costs, graph, units, False, slack):
-        graph = graph._replace(parts=np.hstack([graph.parts, np.empty_like(graph.parts)]))
+    for whole in (True, False):
+        while (state := balance(costs, graph, units, whole, slack, PACE // width + 1)) != DONE:
+            watch()
+            if state == FULL:
+                graph = graph._replace(parts=np.hstack([graph.parts, np.empty_like(graph.parts)]))
     return graph
 
 
@@ -35,7 +41,7 @@ def bounded(duals: ndarray, scale: float) -> ndarray:
     return np.clip(duals - np.median(duals), -2 * scale, 2 * scale)
 
 
-def _begun(costs: ndarray, duals: ndarray | None, rows: ndarray, scale: float) -> Residual:
+def _begun(costs: ndarray, duals: ndarray | None, rows: ndarray, scale: float, watch: Watch) -> Residual:
     """These rows at their columns by duals that leave few to move; where there are none, from a sample."""
     n, width = len(rows), costs.shape[1]
     size = n // 4 // width * width
@@ -44,7 +50,8 @@ def _begun(costs: ndarray, duals: ndarray | None, rows: ndarray, scale: float) -
         if size < 4 * width or _moves(graph) <= isqrt(n * width):
             return graph
     sample = rows[np.sort((np.arange(size) * GOLDEN % 1 * n).astype(np.int64))]
-    smaller = balanced(costs, duals, sample, scale)
+    smaller = balanced(costs, duals, sample, scale, watch)
+    watch()
     graph = _steered(costs, _held(costs, smaller.duals, rows), scale)
     graph.counts[1] = smaller.counts[1]
     return graph

@@ -1,5 +1,7 @@
 """The best duals of all n columns for given duals of the rows, streamed."""
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 from jaxtyping import Float64
@@ -17,7 +19,10 @@ TILE = 2048
 
 
 def c_transform(
-    points: torch.Tensor, row_duals: Float64[ndarray, " n"], metric: Metric
+    points: torch.Tensor,
+    row_duals: Float64[ndarray, " n"],
+    metric: Metric,
+    watch: Callable[[], None] = lambda: None,
 ) -> Float64[ndarray, " n"]:
     """For every row j as a column, min over all rows i of (distance of i and j) - row_duals[i].
 
@@ -28,6 +33,7 @@ def c_transform(
     As i = j is among the rows and no distance is negative, only rows of larger dual can lower a column's
     minimum, so that half of all pairs are never looked at. For the others a float32 product says what the
     squared distance is at least; only pairs that may be less than the least so far are measured exactly.
+    `watch`, called between tiles, may end it by an exception.
 
     Raises:
         ValueError: duals that are not finite, or not one for each point.
@@ -44,6 +50,7 @@ def c_transform(
         for sources in _cuts(len(points)):
             if -search.duals[sources.start] >= search.least[targets].max():
                 break
+            watch()
             search.compare(targets, sources)
     found = np.empty(len(points))
     found[search.order] = search.least

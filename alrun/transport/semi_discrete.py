@@ -1,7 +1,7 @@
 """Exact transport of n uniform rows to B uniform columns, with optimal duals."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import gcd
 
@@ -49,13 +49,18 @@ class Transport:
     solver: str
 
 
-def transport(costs: Float64[ndarray, "n b"], start: Float64[ndarray, " b"] | None = None) -> Transport:
+def transport(
+    costs: Float64[ndarray, "n b"],
+    start: Float64[ndarray, " b"] | None = None,
+    watch: Callable[[], None] = lambda: None,
+) -> Transport:
     """The plan of least mean cost that gives every row mass 1/n and every column mass 1/B, and its duals.
 
     Exact also where B does not divide n: masses are integers, B / g a row and n / g a column, g = gcd(n, B).
     Equal costs and duplicate rows or columns allow several plans and duals; one of them comes back, the same
     for the same input, whatever the number of threads. `start` (column duals of a similar problem, see
-    `relaxed`) changes the time, and which of several optima is found. Extra memory O(n + B^2).
+    `relaxed`) changes the time, and which of several optima is found. `watch`, called now and then, may end
+    it by an exception. Extra memory O(n + B^2).
 
     Each row begins at the column of least c_ij - v_j for column duals v that are optimal for a quarter of the
     rows (and theirs, for a sixteenth, ...); what a column has too much of moves along shortest paths. The
@@ -69,7 +74,7 @@ def transport(costs: Float64[ndarray, "n b"], start: Float64[ndarray, " b"] | No
     """
     scale = _scale(costs, start)
     if COMPILED:
-        found = _by_paths(np.ascontiguousarray(costs), start, scale)
+        found = _by_paths(np.ascontiguousarray(costs), start, scale, watch)
         if _certain(found, scale):
             return found
         log.warning("transport left a gap of %g at a value of %g; POT solves again", found.gap, found.value)
@@ -132,10 +137,10 @@ def _scale(costs: ndarray, start: ndarray | None) -> float:
     return scale
 
 
-def _by_paths(costs: ndarray, start: ndarray | None, scale: float) -> Transport:
+def _by_paths(costs: ndarray, start: ndarray | None, scale: float, watch: Callable[[], None]) -> Transport:
     """By shortest paths."""
     n, width = costs.shape
-    graph = balanced(costs, None if start is None else bounded(start, scale), np.arange(n), scale)
+    graph = balanced(costs, None if start is None else bounded(start, scale), np.arange(n), scale, watch)
     duals = graph.duals - graph.duals.mean()
     held = np.repeat(np.arange(width), np.diff(graph.bounds))
     aside = graph.gaps[graph.members] > graph.reach[held]
@@ -144,6 +149,7 @@ def _by_paths(costs: ndarray, start: ndarray | None, scale: float) -> Transport:
     least = np.empty(n)
     least[rows] = costs[rows, columns] - duals[columns]
     parts = graph.parts[:, : graph.counts[0]]
+    parts = parts[:, parts[UNITS] > 0]
     part = graph.members[~aside]
     least[part] = assigned(costs, duals, part)[0]
     rows, columns = np.concatenate([rows, parts[ROW]]), np.concatenate([columns, parts[COLUMN]])

@@ -1,16 +1,20 @@
 """The Lagrangian bound on all selections, raised step by step, and what it says about each column."""
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float32, Float64, Int64
 from numpy import ndarray
 
-from alrun.compiled import COMPILED, loose_kernel, threads
+from alrun.compiled import COMPILED, threads
+from alrun.wasserstein.counting import excesses, excesses_plainly, fills, fills_plainly
 from alrun.wasserstein.ground import Ground
 from alrun.wasserstein.lift import lifted
+from alrun.wasserstein.over import Over, Watch, unwatched
 
 HELD_BYTES = 2**30  # of the distances of columns that steps look at
 MEMORY = 0.02  # weight of the newest choice in the average choice: the last 50 count
@@ -39,6 +43,11 @@ class Task:
         """Columns of a selection."""
         return len(self.fixed) + self.free
 
+    @cached_property
+    def columns(self) -> Int64[ndarray, " c"]:
+        """What selections are made of: fixed rows and candidates, sorted."""
+        return np.union1d(self.fixed, self.candidates)
+
     def cheapest(self, values: Float64[ndarray, " n"]) -> Int64[ndarray, " b"]:
         """The selection of least sum of values, ties to the smaller row."""
         some = values[self.candidates]
@@ -47,12 +56,16 @@ class Task:
 
 
 class Proof(NamedTuple):
-    """A lower bound on the cost of every selection, with the prices and values of columns it follows from."""
+    """A lower bound on the cost of every selection, with the prices and values of columns it follows from.
+
+    Rows that are no columns have the value inf. `seconds`: what the proof took.
+    """
 
     bound: float
     prices: Float64[ndarray, " n"]
     values: Float64[ndarray, " n"]
     largest: Float64[ndarray, " n"]
+    seconds: float
 
 
 def proof(
@@ -60,7 +73,7 @@ def proof(
     prices: Float64[ndarray, " n"],
     before: Proof | None = None,
     near: Int64[ndarray, " h"] | None = None,
-    watch: Callable[[], None] = lambda: None,
+    watch: Watch = unwatched,
 ) -> Proof:
     """The bound that these prices prove: their mean, and the mean value of the cheapest columns at them.
 
@@ -69,11 +82,11 @@ def proof(
 
     Source: ALGORITHMS 3.4 (Lagrangian root), with the capacitated values of (B+).
     """
-    n = len(task.ground)
+    n, begun = len(task.ground), time.perf_counter()
     starts = np.full(n, np.nan) if before is None else before.largest
-    values, largest, enough = np.empty(n), np.empty(n), np.inf
-    first = np.arange(n) if near is None else near
-    for columns in (first, np.setdiff1d(np.arange(n), first)):
+    values, largest, enough = np.full(n, np.inf), np.full(n, np.nan), np.inf
+    first = task.columns if near is None else near
+    for columns in (first, np.setdiff1d(task.columns, first)):
         if len(columns):
             values[columns], largest[columns] = lifted(
                 task.ground, prices, task.size, columns, starts=starts[columns], enough=enough, watch=watch
@@ -83,7 +96,8 @@ def proof(
             last = np.partition(some, task.free - 1)[task.free - 1]
             enough = float(last + MARGIN * (last - some.min()))
     best = task.cheapest(values)
-    return Proof(float(prices.mean() + values[best].sum() / task.size), prices.copy(), values, largest)
+    bound = float(prices.mean() + values[best].sum() / task.size)
+    return Proof(bound, prices.copy(), values, largest, time.perf_counter() - begun)
 
 
 class Ascent:
@@ -109,6 +123,7 @@ class Ascent:
         `cells` divide the rows into places that each have columns held.
         """
         self.task, self.proof, self.stride = task, found, stride
+        self.proving = found.seconds
         n = len(task.ground)
         self.chances = np.zeros(n) if chances is None else chances.copy()
         self.held, self.tile = np.empty(0, np.int64), np.empty((0, n), np.float32)
@@ -116,8 +131,24 @@ class Ascent:
         self.least = found.values  # of each column, at the prices that were proven since the best ones
         self._hold()
 
-    def climb(self, target: float, steps: int, watch: Callable[[], None]) -> None:
-        """So many steps towards a bound `target`, then a proof over all columns."""
+    def climb(self, target: float, steps: int, watch: Watch) -> None:
+        """So many steps towards a bound `target`, then a proof over all columns.
+
+        Raises:
+            Over: the time is up; steps end early enough to be proven.
+        """
+        self.reached = self.proof.prices
+        try:
+            self._walk(target, steps, lambda: watch(self.proving))
+        except Over:
+            if self.reached is not self.proof.prices:
+                self._prove(self.reached, watch)
+            raise
+        self.stride = min(1.0, 2 * self.stride)  # a better target may allow longer steps
+        self._prove(self.reached, watch)
+
+    def _walk(self, target: float, steps: int, watch: Callable[[], None]) -> None:
+        """The steps; `reached` are the best prices so far."""
         task = self.task
         prices, thresholds = self.proof.prices, self.proof.largest[self.held].astype(np.float32)
         reach = self._reach(self.proof.values[self.held], thresholds)
@@ -129,7 +160,7 @@ class Ascent:
                 chosen = self._chosen(values)
                 bound = float(prices.mean() + values[chosen].sum() / task.size)
                 if bound > best + 1e-7 * abs(target):
-                    best, kept, stale = bound, (prices, thresholds), 0
+                    best, kept, stale, self.reached = bound, (prices, thresholds), 0, prices
                 else:
                     stale += 1
                 if stale >= PATIENCE:
@@ -138,7 +169,7 @@ class Ascent:
                     (prices, thresholds), direction, stale = kept, None, PATIENCE
                     continue
                 self._remember(chosen)
-                slope = _uncovered(self.tile, prices, thresholds, chosen) / len(prices)
+                slope = _uncovered(self.tile, prices, thresholds, chosen, share) / len(prices)
                 if not slope.any() or target <= bound:  # nothing is left to gain
                     break
                 direction = slope if direction is None else (1 - MOMENTUM) * slope + MOMENTUM * direction
@@ -147,15 +178,14 @@ class Ascent:
                 prices = prices + 0.5 * self.stride * (target - bound) / length * direction
                 thresholds = thresholds - np.clip(counts / self._share - 1, -1, 1).astype(np.float32) * reach
                 reach = self._reach(values, thresholds)
-        self.stride = min(1.0, 2 * self.stride)  # a better target may allow longer steps
-        self._prove(kept[0], watch)
 
     def chosen_often(self) -> Int64[ndarray, " s"]:
         """Columns that the cheapest selections of the last steps had, sorted."""
         return np.flatnonzero(self.chances > RARE)
 
-    def _prove(self, prices: Float64[ndarray, " n"], watch: Callable[[], None]) -> None:
+    def _prove(self, prices: Float64[ndarray, " n"], watch: Watch) -> None:
         found = proof(self.task, prices, self.proof, self.held, watch)
+        self.proving = found.seconds
         if found.bound > self.proof.bound:
             self.proof, self.least = found, found.values
         else:  # columns that were not held undo the step: they are held from now on
@@ -197,7 +227,7 @@ class Ascent:
     ) -> tuple[Float64[ndarray, " h"], Float64[ndarray, " h"]]:
         """Values of the held columns by their thresholds, and how many rows are below those."""
         sums, counts = np.empty(len(self.held), np.float32), np.empty(len(self.held), np.float32)
-        fill = _excesses if COMPILED else _excesses_plainly
+        fill = excesses if COMPILED else excesses_plainly
         single = prices.astype(np.float32)
         share(
             lambda start, stop: fill(self.tile, single, thresholds, sums, counts, start, stop), len(self.held)
@@ -234,31 +264,10 @@ def _uncovered(
     prices: Float64[ndarray, " n"],
     thresholds: Float32[ndarray, " h"],
     chosen: Int64[ndarray, " b"],
+    share: Callable[..., None],
 ) -> Float64[ndarray, " n"]:
     """For each row 1 less the number of chosen columns that it fills."""
     found, single = np.ones(len(prices)), prices.astype(np.float32)
-    for column in chosen:
-        found -= tile[column] - single < thresholds[column]
+    fill = fills if COMPILED else fills_plainly
+    share(lambda start, stop: fill(tile, single, thresholds, chosen, found, start, stop), len(prices))
     return found
-
-
-@loose_kernel
-def _excesses(tile, prices, thresholds, sums, counts, start, stop):
-    """Of each column the sum of (threshold + price - distance)+, and how many of these are positive."""
-    for j in range(start, stop):
-        row, t = tile[j], thresholds[j]
-        total, count = np.float32(0), np.float32(0)
-        for i in range(len(row)):
-            room = t + prices[i] - row[i]
-            total += max(room, np.float32(0))
-            count += np.float32(room > 0)
-        sums[j], counts[j] = total, count
-
-
-def _excesses_plainly(
-    tile: ndarray, prices: ndarray, thresholds: ndarray, sums: ndarray, counts: ndarray, start: int, stop: int
-) -> None:
-    """As `_excesses`."""
-    for j in range(start, stop):
-        room = thresholds[j] + prices - tile[j]
-        sums[j], counts[j] = np.maximum(room, 0).sum(), (room > 0).sum()

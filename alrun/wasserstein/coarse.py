@@ -1,53 +1,18 @@
 """A first guess at the prices of a large pool, from a sample of it."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float64, Int64
 from numpy import ndarray
 
-from alrun.coverage.k_medoids import k_medoids
 from alrun.pool import BLOCK_BYTES
 from alrun.wasserstein.ascent import Ascent, Proof, Task, proof
-from alrun.wasserstein.descent import choice, improved, rounded, settled
+from alrun.wasserstein.descent import Choice, choice, improved, rounded, settled
 from alrun.wasserstein.ground import Ground
 from alrun.wasserstein.lift import lifted
-
-
-@dataclass(frozen=True, eq=False)
-class Sample:
-    """A sampled task refined: its rows in the pool, its ascent, its best selection as rows of the pool."""
-
-    rows: Int64[ndarray, " s"]
-    ascent: Ascent
-    chosen: Int64[ndarray, " b"]
-
-
-def coarse(task: Task, rng: np.random.Generator, watch: Callable[[], None]) -> Sample:
-    """The task on a sample of its candidates, refined for a few rounds."""
-    part, rows = sampled(task, max(SAMPLE, 2 * task.free), rng)
-    ground = part.ground
-    medoids = k_medoids(
-        ground.points,
-        part.fixed,
-        part.candidates,
-        part.free,
-        metric=ground.metric,
-        rng=rng,
-        sample=None,
-        sweeps=1,
-    ).rows
-    best = choice(part, np.concatenate([part.fixed, medoids]))
-    ascent = Ascent(part, proof(part, np.zeros(len(rows)), watch=watch))
-    for _ in range(ROUNDS):
-        ascent.climb(best.cost, STEPS, watch)
-        near = settled(part, choice(part, rounded(part, ascent.chances)), 3, watch, lambda found: None)
-        best = min(best, near, key=lambda found: found.cost)
-        options = rng.permutation(np.intersect1d(ascent.chosen_often(), part.candidates))[:SWAPS]
-        best = improved(part, best, options, watch, lambda found: None)
-    return Sample(rows, ascent, rows[best.rows])
-
+from alrun.wasserstein.medoids import medoids
+from alrun.wasserstein.over import Watch
 
 SAMPLE = 5000  # rows, or twice the columns to choose; a pool of up to twice as many is not sampled
 ROUNDS, STEPS = 4, 100  # of the sample's refinement
@@ -55,13 +20,57 @@ LOOKED_AT = 48  # columns near a row, among which most rows find theirs
 SWAPS = 200  # candidates tried in each
 
 
+class Sample:
+    """The task on a sample of the pool.
+
+    Attributes:
+        rows: of the sample, sorted. best: its best selection. ascent: None before `refine`.
+    """
+
+    def __init__(self, task: Task, rng: np.random.Generator, in_time: Callable[[], bool]) -> None:
+        """Begins with k-medoids, looked for while `in_time`."""
+        self.task, self.rows = sampled(task, max(SAMPLE, 2 * task.free), rng)
+        part = self.task
+        self.best = choice(part, medoids(part, rng, 1, in_time))
+        self.ascent: Ascent | None = None
+
+    @property
+    def chosen(self) -> Int64[ndarray, " b"]:
+        """The best selection, as rows of the pool."""
+        return self.rows[self.best.rows]
+
+    def refine(self, rng: np.random.Generator, watch: Watch) -> None:
+        """A few rounds of ascent, rounding, Lloyd and swaps; what is found is kept when `watch` ends them."""
+        part = self.task
+        self.ascent = Ascent(part, proof(part, np.zeros(len(part.ground)), watch=watch))
+        for _ in range(ROUNDS):
+            self.ascent.climb(self.best.cost, STEPS, watch)
+            near = choice(part, rounded(part, self.ascent.chances, watch), watch)
+            self._keep(near)
+            settled(part, near, 3, watch, self._keep)
+            options = rng.permutation(np.intersect1d(self.ascent.chosen_often(), part.candidates))[:SWAPS]
+            improved(part, self.best, options, watch, self._keep)
+
+    def _keep(self, found: Choice) -> None:
+        if found.cost < self.best.cost:
+            self.best = found
+
+
 def sampled(task: Task, size: int, rng: np.random.Generator) -> tuple[Task, Int64[ndarray, " s"]]:
-    """The same task on fixed rows and drawn candidates, and which rows these are, sorted."""
-    drawn = rng.choice(task.candidates, min(size, len(task.candidates)), replace=False)
-    rows = np.sort(np.concatenate([task.fixed, drawn]))
+    """The same task on the fixed rows and others drawn from the whole pool, and which rows these are, sorted.
+
+    Where the pool has few candidates, so many are drawn besides that there are twice as many as are to be
+    chosen.
+    """
+    others = np.setdiff1d(np.arange(len(task.ground)), task.fixed)
+    rows = np.union1d(task.fixed, rng.choice(others, min(size, len(others)), replace=False))
+    left = np.setdiff1d(task.candidates, rows)
+    lacking = min(len(left), 2 * task.free - (len(task.candidates) - len(left)))
+    if lacking > 0:
+        rows = np.union1d(rows, rng.choice(left, lacking, replace=False))
     ground = Ground(np.ascontiguousarray(task.ground.points[rows]), task.ground.metric)
-    fixed = np.searchsorted(rows, task.fixed)
-    return Task(ground, fixed, np.setdiff1d(np.arange(len(rows)), fixed), task.free), rows
+    fixed, candidates = (np.flatnonzero(np.isin(rows, some)) for some in (task.fixed, task.candidates))
+    return Task(ground, fixed, candidates, task.free), rows
 
 
 def _filled_at(
@@ -79,12 +88,13 @@ def _filled_at(
     return found
 
 
-def guess(task: Task, sample: Sample) -> tuple[Proof, Float64[ndarray, " n"]]:
+def guess(task: Task, sample: Sample, watch: Watch) -> tuple[Proof, Float64[ndarray, " n"]]:
     """What prices and values of a sampled task say about the whole one: a guess without a bound; chances too.
 
     A row's price is what it pays where the columns that were chosen often, each for its share of time, have
     filled it: the smallest p such that columns with distance - largest value <= p were chosen once in all.
     """
+    assert sample.ascent is not None
     found, rows = sample.ascent, sample.rows
     few = found.chosen_often()
     chances, largest = found.chances[few], found.proof.largest[few]
@@ -92,9 +102,13 @@ def guess(task: Task, sample: Sample) -> tuple[Proof, Float64[ndarray, " n"]]:
     n, columns = len(task.ground), rows[few]
     prices = np.empty(n)
     for part in np.array_split(np.arange(n), -(-n * len(few) * 16 // BLOCK_BYTES)):
+        watch()
         costs = task.ground.floor(columns, part).T - largest
         prices[part] = _filled_at(costs, chances, min(LOOKED_AT, len(few)))
-    values, limits = lifted(task.ground, prices, task.size, np.arange(n), rows=rows)
+    values, limits = np.full(n, np.inf), np.full(n, np.nan)
+    values[task.columns], limits[task.columns] = lifted(
+        task.ground, prices, task.size, task.columns, rows=rows, watch=watch
+    )
     spread = np.zeros(n)
     spread[columns] = chances
-    return Proof(-np.inf, prices, values, limits), spread
+    return Proof(-np.inf, prices, values, limits, 0.0), spread

@@ -1,6 +1,5 @@
 """Linear lower bounds on what selections cost: what the master program knows of the transport."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,18 +8,20 @@ from jaxtyping import Float64, Int64
 from numpy import ndarray
 
 from alrun.transport.c_transform import c_transform
+from alrun.transport.distances import Metric
 from alrun.wasserstein.ascent import Proof, Task
 from alrun.wasserstein.descent import Choice
-from alrun.wasserstein.ground import Ground
 from alrun.wasserstein.lift import lifted
+from alrun.wasserstein.over import Watch
 
 STRETCHES = (0.5, 1.0, 2.0)  # the s of (7r)
 
 
 @dataclass(frozen=True, eq=False)
 class Cut:
-    """Every selection of as many columns costs at least `constant` and its columns' coefficients.
+    """Every selection of a task costs at least `constant` and its columns' coefficients.
 
+    Rows that are none of the task's columns may have any.
     Source: ALGORITHMS 3.3, where each kind is proven.
     """
 
@@ -33,21 +34,19 @@ class Cut:
         return self.constant + float(self.coefficients[rows].sum())
 
 
-def benders(task: Task, found: Choice) -> Cut:
+def benders(task: Task, found: Choice, watch: Watch) -> Cut:
     """(B): the duals of a selection's transport, for all columns by the c-transform; tight at the selection.
 
     Source: S2 (5), corrected: with the constant term.
     """
     prices = found.plan.row_duals
-    values = c_transform(torch.from_numpy(task.ground.points), prices, task.ground.metric)
+    values = c_transform(torch.from_numpy(task.ground.points), prices, task.ground.metric, watch)
     return _dual_cut("benders", task, found, values)
 
 
-def capacitated(task: Task, found: Choice, watch: Callable[[], None]) -> Cut:
+def capacitated(task: Task, found: Choice, watch: Watch) -> Cut:
     """(B+): as (B), where a row fills a column by its own mass at most; nowhere below (B), and as tight."""
-    every = np.arange(len(task.ground))
-    values, _ = lifted(task.ground, found.plan.row_duals, task.size, every, watch=watch)
-    return _dual_cut("capacitated", task, found, values)
+    return _dual_cut("capacitated", task, found, _filled(task, found.plan.row_duals, watch))
 
 
 def _dual_cut(kind: str, task: Task, found: Choice, values: Float64[ndarray, " n"]) -> Cut:
@@ -58,17 +57,24 @@ def _dual_cut(kind: str, task: Task, found: Choice, values: Float64[ndarray, " n
 
 def proven(task: Task, found: Proof) -> Cut:
     """The cut of a Lagrangian bound's prices, a (B+) that is tight nowhere by design."""
-    return Cut("lagrangian", float(found.prices.mean()), found.values / task.size)
+    values = np.zeros(len(task.ground))
+    values[task.columns] = found.values[task.columns]
+    return Cut("lagrangian", float(found.prices.mean()), values / task.size)
 
 
-def filling(task: Task, watch: Callable[[], None]) -> Cut:
+def filling(task: Task, watch: Watch) -> Cut:
     """(6*): what filling each column costs by itself; (B+) at prices of zero."""
-    n = len(task.ground)
-    values, _ = lifted(task.ground, np.zeros(n), task.size, np.arange(n), watch=watch)
-    return Cut("filling", 0.0, values / task.size)
+    return Cut("filling", 0.0, _filled(task, np.zeros(len(task.ground)), watch) / task.size)
 
 
-def nearest(task: Task, watch: Callable[[], None]) -> Cut:
+def _filled(task: Task, prices: Float64[ndarray, " n"], watch: Watch) -> Float64[ndarray, " n"]:
+    """`lifted` values of the task's columns, zero for other rows."""
+    values = np.zeros(len(task.ground))
+    values[task.columns], _ = lifted(task.ground, prices, task.size, task.columns, watch=watch)
+    return values
+
+
+def nearest(task: Task, watch: Watch) -> Cut:
     """(6'): mass that does not stay at a column, or at its duplicates, comes from the nearest other row.
 
     Source: S2 (6). Departs: the coefficient quoted there, 1 / B, is no bound (all distances equal to 1 cost
@@ -77,8 +83,8 @@ def nearest(task: Task, watch: Callable[[], None]) -> Cut:
     ground, n = task.ground, len(task.ground)
     _, twins, counts = np.unique(ground.points, axis=0, return_inverse=True, return_counts=True)
     twins = twins.reshape(-1)
-    least = np.empty(n)
-    for part in ground.tiles(np.arange(n)):
+    least = np.zeros(n)
+    for part in ground.tiles(task.columns):
         watch()
         tile = ground.floor(part)
         tile[twins[part][:, None] == twins] = np.inf
@@ -106,20 +112,20 @@ def dual_inequality(task: Task, found: Choice) -> Cut:
         ValueError: the metric is none, and the inequality false.
     Source: S2 (8); ALGORITHMS 3.3, R2, where (B) of the same selection is shown to imply it.
     """
-    check_metric(task.ground)
+    check_dual(task.ground.metric)
     saved = found.costs.max(axis=1) / task.size
     saved[found.rows] = 0
     return Cut("dual", found.cost, -saved)
 
 
-def check_metric(ground: Ground) -> None:
+def check_dual(metric: Metric) -> None:
     """Refuses the dual inequality where it does not hold.
 
     Raises:
         ValueError: cosine distances.
     """
-    if ground.metric != "euclidean":
+    if metric != "euclidean":
         raise ValueError(
-            f"the dual inequality holds for metrics only, got strategy.metric={ground.metric}; "
-            "use euclidean, or strategy.dual=false"
+            f"dual: holds for metrics only, got strategy.metric={metric}; use strategy.metric=euclidean "
+            "or strategy.dual=false"
         )

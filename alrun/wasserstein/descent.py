@@ -10,6 +10,7 @@ from numpy import ndarray
 
 from alrun.transport.semi_discrete import Transport, relaxed, transport
 from alrun.wasserstein.ascent import Task
+from alrun.wasserstein.over import Watch, unwatched
 
 NEAR = 3  # chosen columns, the nearest, that a candidate may take the place of
 LOCAL_SIZE = 120_000  # distances of the problem in which a swap is judged
@@ -44,20 +45,26 @@ class Choice:
         return found
 
 
-def choice(task: Task, rows: Int64[ndarray, " b"], start: Float64[ndarray, " b"] | None = None) -> Choice:
+def choice(task: Task, rows: Int64[ndarray, " b"], watch: Watch = unwatched) -> Choice:
     """What a selection costs, exactly."""
     costs = task.ground.columns(rows)
-    return Choice(rows, costs, transport(costs, start))
+    return Choice(rows, costs, transport(costs, watch=watch))
 
 
-def swapped(task: Task, found: Choice, places: Int64[ndarray, " s"], rows: Int64[ndarray, " s"]) -> Choice:
+def swapped(
+    task: Task,
+    found: Choice,
+    places: Int64[ndarray, " s"],
+    rows: Int64[ndarray, " s"],
+    watch: Watch = unwatched,
+) -> Choice:
     """The selection with other rows at some of its columns."""
     costs, chosen = found.costs.copy(), found.rows.copy()
     costs[:, places], chosen[places] = task.ground.columns(rows), rows
-    return Choice(chosen, costs, transport(costs, relaxed(costs, places, found.plan)))
+    return Choice(chosen, costs, transport(costs, relaxed(costs, places, found.plan), watch))
 
 
-def rounded(task: Task, chances: Float64[ndarray, " n"]) -> Int64[ndarray, " b"]:
+def rounded(task: Task, chances: Float64[ndarray, " n"], watch: Watch = unwatched) -> Int64[ndarray, " b"]:
     """A selection near a fractional one: the column of largest chance takes a whole unit from those near it.
 
     Source: filtering, as in roundings of k-median programs (Lin and Vitter 1992), without their guarantee.
@@ -67,8 +74,10 @@ def rounded(task: Task, chances: Float64[ndarray, " n"]) -> Int64[ndarray, " b"]
     free = np.isin(support, task.candidates)
     mass, chosen = left[support], []
     for row in task.fixed.tolist():
+        watch()
         _take(task, mass, support, row, max(0.0, 1 - float(chances[row])))
     for _ in range(min(task.free, int(free.sum()))):
+        watch()
         best = int(np.argmax(np.where(free, mass, -1.0)))
         chosen.append(int(support[best]))
         _take(task, mass, support, chosen[-1], 1.0)
@@ -81,8 +90,9 @@ def _take(
     task: Task, mass: Float64[ndarray, " s"], support: Int64[ndarray, " s"], row: int, amount: float
 ) -> None:
     """Takes this much mass from what is nearest to a row."""
-    gaps = task.ground.between(support, np.array([row]))[:, 0]
-    order = np.argsort(gaps, kind="stable")
+    left = np.flatnonzero(mass)
+    gaps = task.ground.between(support[left], np.array([row]))[:, 0]
+    order = left[np.argsort(gaps, kind="stable")]
     before = np.cumsum(mass[order]) - mass[order]
     mass[order] -= np.clip(amount - before, 0, mass[order])
 
@@ -91,7 +101,7 @@ def settled(
     task: Task,
     found: Choice,
     most: int,
-    watch: Callable[[], None],
+    watch: Watch,
     keep: Callable[[Choice], object],
 ) -> Choice:
     """Balanced Lloyd: each chosen column moves to the best candidate of its own cell, until the cost stays.
@@ -121,7 +131,7 @@ def settled(
                 rows.append(best)
         if not places:
             break
-        moved = swapped(task, found, np.array(places), np.array(rows))
+        moved = swapped(task, found, np.array(places), np.array(rows), watch)
         if moved.cost >= found.cost * (1 - LEAST_GAIN):
             break
         found = moved
@@ -133,7 +143,7 @@ def improved(
     task: Task,
     found: Choice,
     options: Int64[ndarray, " m"],
-    watch: Callable[[], None],
+    watch: Watch,
     keep: Callable[[Choice], object],
 ) -> Choice:
     """The selection after those swaps with these candidates, tried in order, that lower its cost.
@@ -150,7 +160,7 @@ def improved(
             continue
         around = _around(task, found, row)
         if touched & set(around.tolist()):
-            found, waiting, touched = _made(task, found, waiting), [], set()
+            found, waiting, touched = _made(task, found, waiting, watch), [], set()
             keep(found)
             if row in found.rows:
                 continue
@@ -159,7 +169,7 @@ def improved(
         if gain > LEAST_GAIN * found.cost:
             waiting.append((gain, place, row))
             touched |= set(around.tolist())
-    found = _made(task, found, waiting)
+    found = _made(task, found, waiting, watch)
     keep(found)
     return found
 
@@ -192,15 +202,15 @@ def _best_place(task: Task, found: Choice, row: int, around: Int64[ndarray, " q"
     return best
 
 
-def _made(task: Task, found: Choice, waiting: list[tuple[float, int, int]]) -> Choice:
+def _made(task: Task, found: Choice, waiting: list[tuple[float, int, int]], watch: Watch) -> Choice:
     """All of these swaps if they lower the cost together, else those that do one by one."""
     if not waiting:
         return found
     places, rows = np.array([place for _, place, _ in waiting]), np.array([row for _, _, row in waiting])
-    together = swapped(task, found, places, rows)
+    together = swapped(task, found, places, rows, watch)
     if together.cost < found.cost:
         return together
     if len(waiting) > 1:
         for one in sorted(waiting, reverse=True):
-            found = _made(task, found, [one])
+            found = _made(task, found, [one], watch)
     return found

@@ -1,13 +1,12 @@
 """What each column costs at least at prices of the rows, where a row fills it by its own mass at most."""
 
-from collections.abc import Callable
-
 import numpy as np
 from jaxtyping import Float64, Int64
 from numpy import ndarray
 
 from alrun.compiled import COMPILED, kernel, loose_kernel, threads
 from alrun.wasserstein.ground import Ground
+from alrun.wasserstein.over import Watch, unwatched
 
 TRIES = 60  # tangents of a concave function of n pieces; five to eight are enough
 TINY = 1e-30  # a step from zero; distances that float32 products tell apart from zero are larger
@@ -23,7 +22,7 @@ def lifted(
     rows: Int64[ndarray, " r"] | None = None,
     starts: Float64[ndarray, " m"] | None = None,
     enough: float = np.inf,
-    watch: Callable[[], None] = lambda: None,
+    watch: Watch = unwatched,
 ) -> tuple[Float64[ndarray, " m"], Float64[ndarray, " m"]]:
     """Of each column the mean of its k = n / size smallest distances less prices, and the largest of these.
 

@@ -1,19 +1,20 @@
 """The master program: the selection that all cuts together call cheapest, by integer programming."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pulp
-from jaxtyping import Bool, Int64
+from jaxtyping import Bool, Float64, Int64
 from numpy import ndarray
 
 from alrun.wasserstein.ascent import Task
 from alrun.wasserstein.cuts import Cut
 from alrun.wasserstein.rules import Solver
 
+ROW_WISE, MINIMIZE = 2, 1  # as HiGHS numbers them
 TOLERANCE = 1e-9  # by which solved programs may break a constraint, in units of the objective
 log = logging.getLogger(__name__)
 
@@ -44,12 +45,64 @@ class Answer:
     exact: bool
 
 
+@dataclass(frozen=True, eq=False)
+class _Master:
+    """The program: PuLP has all but the cuts, which say cost >= heights + slopes flags.
+
+    `few` are the constraints that PuLP has.
+    """
+
+    problem: pulp.LpProblem
+    cost: pulp.LpVariable
+    flags: list[pulp.LpVariable]
+    few: list[pulp.LpConstraint]
+    heights: Float64[ndarray, " c"]
+    slopes: Float64[ndarray, "c m"]
+
+
 class _Highs(pulp.HiGHS):
-    """HiGHS in a thread, ended by ctrl-C; highspy's own way takes note of ctrl-C and raises nothing."""
+    """HiGHS that takes the program as arrays, is timed from then on, and is ended by ctrl-C.
+
+    PuLP's own way hands numbers over one by one, which for a large pool lasts longer than solving; highspy's
+    own way takes note of ctrl-C and raises nothing.
+    """
+
+    def __init__(self, master: _Master, seconds: Callable[[], float | None], **options: Any) -> None:
+        super().__init__(msg=False, threads=1, **options)
+        self.master, self.seconds = master, seconds
+
+    def buildSolverModel(self, lp: pulp.LpProblem) -> None:  # noqa: N802
+        """What PuLP calls to hand the program over."""
+        master = self.master
+        variables: list[Any] = lp.variables()
+        few: list[Any] = master.few
+        for numbered in (variables, few):
+            for place, each in enumerate(numbered):
+                each.index = place  # where PuLP looks for the answer
+        own: list[Any] = [master.cost, *master.flags]
+        columns = np.array([each.index for each in own], np.int32)
+        rows = [(np.array([each.index for each in terms], np.int32), [*terms.values()]) for terms in few]
+        rows += [(columns, np.append(1.0, -slopes)) for slopes in master.slopes]
+        low = np.append([_or(terms.getLb(), -np.inf) for terms in few], master.heights)
+        high = np.append([_or(terms.getUb(), np.inf) for terms in few], np.full(len(master.heights), np.inf))
+        starts = np.cumsum([0, *(len(places) for places, _ in rows)], dtype=np.int32)
+        model: Any = lp.solverModel  # pyright: ignore[reportAttributeAccessIssue]
+        model.passModel(
+            *(len(variables), len(rows), int(starts[-1]), ROW_WISE, MINIMIZE, 0.0),
+            np.array([float(each is master.cost) for each in variables]),
+            np.array([_or(each.lowBound, -np.inf) for each in variables], np.float64),
+            np.array([_or(each.upBound, np.inf) for each in variables], np.float64),
+            *(low, high, starts),
+            np.concatenate([places for places, _ in rows]),
+            np.concatenate([values for _, values in rows], dtype=np.float64),
+            np.array([each is not master.cost for each in variables], np.int32),
+        )
 
     def callSolver(self, lp: pulp.LpProblem) -> None:  # noqa: N802
         """What PuLP calls to solve the model that it has built."""
         model: Any = lp.solverModel  # pyright: ignore[reportAttributeAccessIssue]
+        if (seconds := self.seconds()) is not None:
+            model.setOptionValue("time_limit", seconds)
         model.HandleUserInterrupt = True
         model.startSolve()
         over = False
@@ -62,13 +115,17 @@ class _Highs(pulp.HiGHS):
                 model.wait()
 
 
+def _or(number: float | int | None, other: float) -> float:
+    return other if number is None else float(number)
+
+
 def check_solver(name: Solver) -> None:
     """Refuses a solver that is not there.
 
     Raises:
         ValueError: it cannot be run here.
     """
-    if not (_Highs() if name == "highs" else pulp.PULP_CBC_CMD()).available():
+    if not (pulp.HiGHS() if name == "highs" else pulp.PULP_CBC_CMD()).available():
         remedy = "pip install highspy, or take cbc" if name == "highs" else "take highs"
         raise ValueError(f"solver: PuLP finds no {name} on this machine; {remedy}")
 
@@ -83,18 +140,20 @@ def solve(
     scale: float,
     solver: Solver,
     gap: float,
-    seconds: float | None,
+    seconds: Callable[[], float | None],
     seed: int = 0,
 ) -> Answer:
     """Minimizes the largest cut over selections of the fixed rows, the sure ones and some of the open ones.
 
-    `gap`: relative, at which the solver may stop; `seconds` likewise. `scale`: what an objective is about,
-    the unit of the program. `seed`: of HiGHS. Takes memory for cuts x open rows numbers several times.
+    `gap`: relative, at which the solver may stop; `seconds` likewise, asked for once the program is built.
+    `scale`: what an objective is about, the unit of the program. `seed`: of HiGHS. Takes memory for cuts x
+    open rows numbers several times.
     """
     given = np.concatenate([task.fixed, sure])
-    problem, flags = _program(task, cuts, balls, open_rows, given, scale)
+    master = _program(task, cuts, balls, open_rows, given, scale)
+    problem, flags = master.problem, master.flags
     try:
-        problem.solve(_solver(solver, gap, seconds, seed))
+        problem.solve(_highs(master, gap, seconds, seed) if solver == "highs" else _cbc(master, gap, seconds))
     except pulp.PulpSolverError as error:
         log.warning("the solver %s failed (%s); the search goes on without its answer", solver, error)
         return Answer(None, None, f"failed: {error}", False)
@@ -134,32 +193,28 @@ def _program(
     open_rows: ndarray,
     given: ndarray,
     scale: float,
-) -> tuple[pulp.LpProblem, list[pulp.LpVariable]]:
+) -> _Master:
     problem = pulp.LpProblem("master", pulp.LpMinimize)
     cost = pulp.LpVariable("cost")  # free, as S2's: static cuts alone keep it from being negative
     flags = [pulp.LpVariable(f"x{row}", cat="Binary") for row in open_rows.tolist()]
-    problem += cost
-    problem += pulp.LpAffineExpression(dict.fromkeys(flags, 1)) == task.size - len(given), "size"
-    for number, cut in enumerate(cuts):
-        terms = dict(zip(flags, (-cut.coefficients[open_rows] / scale).tolist(), strict=True))
-        terms[cost] = 1.0
-        problem += pulp.LpAffineExpression(terms) >= cut.at(given) / scale, f"cut{number}"
-    for number, ball in enumerate(balls):
+    few = [pulp.LpAffineExpression(dict.fromkeys(flags, 1)) == task.size - len(given)]
+    for ball in balls:
         places = np.flatnonzero(np.isin(open_rows, ball.rows))
         inside = pulp.LpAffineExpression({flags[place]: 1 for place in places})
         there = int(np.isin(given, ball.rows).sum())
         if len(inside) and ball.least > there:
-            problem += inside >= ball.least - there, f"near{number}"
+            few.append(inside >= ball.least - there)
         if len(inside) > ball.most - there:
-            problem += inside <= ball.most - there, f"far{number}"
-    return problem, flags
+            few.append(inside <= ball.most - there)
+    problem += cost
+    for constraint in few:
+        problem += constraint
+    heights = np.array([cut.at(given) for cut in cuts]) / scale
+    slopes = np.stack([cut.coefficients[open_rows] for cut in cuts]) / scale
+    return _Master(problem, cost, flags, few, heights, slopes)
 
 
-def _solver(name: Solver, gap: float, seconds: float | None, seed: int) -> pulp.LpSolver:
-    if name == "cbc":
-        # By default CBC takes nothing for better that is not so by 1e-5.
-        tight = [f"increment {TOLERANCE}", f"primalTolerance {TOLERANCE}", f"integerTolerance {TOLERANCE}"]
-        return pulp.PULP_CBC_CMD(msg=False, gapRel=gap, timeLimit=seconds, threads=1, options=tight)
+def _highs(master: _Master, gap: float, seconds: Callable[[], float | None], seed: int) -> pulp.LpSolver:
     options: dict[str, Any] = {
         "mip_abs_gap": 0.0,
         "random_seed": seed,
@@ -169,7 +224,18 @@ def _solver(name: Solver, gap: float, seconds: float | None, seed: int) -> pulp.
         "primal_feasibility_tolerance": TOLERANCE,
         "dual_feasibility_tolerance": TOLERANCE,
     }
-    return _Highs(msg=False, gapRel=gap, timeLimit=seconds, threads=1, **options)
+    return _Highs(master, seconds, gapRel=gap, **options)
+
+
+def _cbc(master: _Master, gap: float, seconds: Callable[[], float | None]) -> pulp.LpSolver:
+    """CBC, which PuLP hands a file; its problem gets the cuts as constraints."""
+    problem = master.problem
+    for height, slopes in zip(master.heights, master.slopes, strict=True):
+        terms = dict(zip(master.flags, (-slopes).tolist(), strict=True))
+        problem += pulp.LpAffineExpression({**terms, master.cost: 1.0}) >= height
+    # By default CBC takes nothing for better that is not so by 1e-5.
+    tight = [f"increment {TOLERANCE}", f"primalTolerance {TOLERANCE}", f"integerTolerance {TOLERANCE}"]
+    return pulp.PULP_CBC_CMD(msg=False, gapRel=gap, timeLimit=seconds(), threads=1, options=tight)
 
 
 def _outcome(problem: pulp.LpProblem, solver: Solver, gap: float, margin: float) -> tuple[str, float | None]:

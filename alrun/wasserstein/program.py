@@ -1,5 +1,6 @@
 """Generalized Benders decomposition: cuts gathered, the master solved, its selection looked at."""
 
+import time
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -64,7 +65,7 @@ class Program:
             if answer.rows is None or self.gap == 0 or answer.status == "limit":
                 return self.hat.cost, answer.status, "solver"
             self.gap = self.gap / 10 if self.gap > EXACT_BELOW else 0.0
-        self.hat = choice(self.task, answer.rows)
+        self.hat = choice(self.task, answer.rows, self.search.watch)
         self.search.offer(self.hat)
         if self.rules.swaps:
             self.polish(self.hat)
@@ -90,7 +91,7 @@ class Program:
         if rules.capacitated:
             self.cuts.append(cuts.capacitated(task, hat, self.search.watch))
         else:
-            self.cuts.append(cuts.benders(task, hat))
+            self.cuts.append(cuts.benders(task, hat, self.search.watch))
         if rules.triangle:
             self.cuts += cuts.triangle(task, hat)
         if rules.dual:
@@ -126,11 +127,21 @@ class Program:
         scale = max(self.search.best.cost, LEAST_SCALE * largest)
         ask = partial(solve, self.task, self.cuts, balls, open_rows, sure)
         options: dict[str, Any] = {"scale": scale, "solver": self.rules.solver, "gap": self.gap}
-        answer = ask(**options, seconds=self.search.seconds_for(self.rules.master_seconds))
+        answer = ask(**options, seconds=self._seconds())
         if whole and self._is_claim(answer):
-            seconds = self.search.seconds_for(self.rules.master_seconds)
-            answer = agreed(answer, ask(**options, seconds=seconds, seed=1), self.cuts)
+            answer = agreed(answer, ask(**options, seconds=self._seconds(), seed=1), self.cuts)
         return answer, whole
+
+    def _seconds(self) -> Callable[[], float | None]:
+        """What is left of a master's seconds that begin now, or of the search's if that is less."""
+        most, begun = self.rules.master_seconds, time.perf_counter()
+
+        def left() -> float | None:
+            return self.search.seconds_for(
+                None if most is None else max(0.0, most - (time.perf_counter() - begun))
+            )
+
+        return left
 
     def _is_claim(self, answer: Answer) -> bool:
         """Whether a bound is worth a second solve: in small pools, and wherever it is to end the search."""

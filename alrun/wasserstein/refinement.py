@@ -5,8 +5,9 @@ from jaxtyping import Int64
 from numpy import ndarray
 
 from alrun.wasserstein.ascent import Ascent, Proof, Task, proof
-from alrun.wasserstein.coarse import SAMPLE, Sample, coarse, guess
+from alrun.wasserstein.coarse import SAMPLE, Sample, guess
 from alrun.wasserstein.descent import Choice, choice, improved, rounded, settled
+from alrun.wasserstein.over import Over
 from alrun.wasserstein.rules import Rules
 from alrun.wasserstein.watching import Progress
 
@@ -26,7 +27,7 @@ class Refinement:
         self.task, self.rules, self.rng, self.search = task, rules, rng, search
         self.ascent: Ascent | None = None
         self.sample: Sample | None = None
-        self.idle = 0
+        self.idle, self.late = 0, False
         self.queue = np.empty(0, np.int64)
         self.begun, self.passes = False, 0  # whole passes through all candidates since something changed
 
@@ -44,14 +45,13 @@ class Refinement:
     def round(self) -> float:
         """One round; the cost of the selection that it looked at. In a large pool the first is a sample's."""
         if self.rules.root and self.sample is None and len(self.task.ground) > 2 * SAMPLE:
-            self.sample = coarse(self.task, self.rng, self.search.watch)
-            found = choice(self.task, self.sample.chosen)
-            self.search.offer(found)
-            return found.cost
+            return self._begin()
         best, bound = self._stand()
         if self.rules.root:
             self._climb()
         value = self._descend()
+        if self.late:
+            raise Over
         cost, after = self._stand()
         change = (best - cost) + (after - bound)
         if change > SMALL_CHANGE * (cost - after):
@@ -59,6 +59,17 @@ class Refinement:
         else:
             self.idle += 1
         return value
+
+    def _begin(self) -> float:
+        """Refines a sample, early enough that its selection can be priced in the pool."""
+        search = self.search
+        self.sample = Sample(self.task, self.rng, lambda: search.in_time(search.pricing))
+        try:
+            self.sample.refine(self.rng, lambda spare=0.0: search.watch(spare + search.pricing))
+        finally:
+            found = choice(self.task, self.sample.chosen)
+            search.offer(found)
+        return found.cost
 
     def _stand(self) -> tuple[float, float]:
         assert self.search.best is not None
@@ -69,7 +80,10 @@ class Refinement:
         assert search.best is not None
         if self.ascent is None:
             self.ascent = self._first()
-        self.ascent.climb(search.best.cost, STEPS, search.watch)
+        try:
+            self.ascent.climb(search.best.cost, STEPS, search.watch)
+        except Over:  # what follows depends on the clock: this round is the last
+            self.late = True
         if self.proof is not None:
             search.raise_bound(self.proof.bound)
 
@@ -81,7 +95,7 @@ class Refinement:
             first = proof(task, np.zeros(len(task.ground)), watch=search.watch)
             search.raise_bound(first.bound)
             return Ascent(task, first)
-        guessed, chances = guess(task, self.sample)
+        guessed, chances = guess(task, self.sample, search.watch)
         near = np.union1d(task.cheapest(guessed.values), np.flatnonzero(chances))
         first = proof(task, guessed.prices, guessed, near, search.watch)
         search.raise_bound(first.bound)
@@ -92,7 +106,7 @@ class Refinement:
         assert search.best is not None
         looked_at = search.best.cost
         if self.ascent is not None:
-            near = choice(task, rounded(task, self.ascent.chances))
+            near = choice(task, rounded(task, self.ascent.chances, search.watch), search.watch)
             search.offer(near)
             looked_at = near.cost
             if self.rules.swaps:

@@ -11,23 +11,20 @@ from jaxtyping import Int64
 from numpy import ndarray
 
 from alrun.coverage.k_center import k_center
-from alrun.coverage.k_medoids import k_medoids
 from alrun.wasserstein.ascent import Task
 from alrun.wasserstein.descent import Choice, choice
+from alrun.wasserstein.medoids import medoids
+from alrun.wasserstein.over import Over
 from alrun.wasserstein.program import Program
 from alrun.wasserstein.refinement import Refinement
 from alrun.wasserstein.rules import Rules
 
 FEW_ROWS = 20  # below this a search always ends at the proven optimum
-SWEEPS = 3
+SWEEPS, MANY_ROWS = 3, 10_000  # of k-medoids; above so many rows one sweep is enough
 ROUNDING = 1e-7  # of a cost, by which bounds may exceed it
 
 Record = dict[str, Any]
 log = logging.getLogger(__name__)
-
-
-class Over(Exception):  # noqa: N818
-    """The time is up."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +58,11 @@ class Found:
         return sum(record["phase"] not in ("start", "end") for record in self.records)
 
     @property
+    def searched(self) -> bool:
+        """Whether something beyond the start was found before the time was up."""
+        return self.stopped != "seconds" or len(self.records) > 1
+
+    @property
     def gap(self) -> float | None:
         """What is unproven, as a share of the cost."""
         return None if self.bound is None else _gap(self.choice.cost, self.bound)
@@ -92,9 +94,13 @@ class Search:
         self.records: list[Record] = []
         self.best: Choice | None = None
         self.bound: float | None = None
+        self.pricing = 0.0
 
     def run(self) -> Found:
-        """Searches until a limit is reached or the optimum proven; ctrl-C ends it with the best so far."""
+        """Searches until a limit is reached or the optimum proven; ctrl-C ends it with the best so far.
+
+        At least the start is made and priced, however short the time.
+        """
         try:
             stopped = self._run()
         except Over:
@@ -110,18 +116,32 @@ class Search:
             self.record("end", self.best.cost, last["cuts"], stopped)
         return Found(self.best, self.bound, stopped, self.records)
 
-    def watch(self) -> None:
-        """Called between small pieces of work; ends the search when its time is up."""
-        if self.limits.seconds is not None and time.perf_counter() - self.begun > self.limits.seconds:
+    def watch(self, spare: float = 0.0) -> None:
+        """Called between small pieces of work; ends the search where fewer than these seconds are left.
+
+        Raises:
+            Over: so it is.
+        """
+        if not self.in_time(spare):
             raise Over
+
+    def in_time(self, spare: float = 0.0) -> bool:
+        """Whether these seconds are left."""
+        return self._left() >= spare
 
     def seconds_for(self, most: float | None) -> float | None:
         """So many seconds, or those that are left if they are fewer."""
         self.watch()
         if self.limits.seconds is None:
             return most
-        left = self.limits.seconds - (time.perf_counter() - self.begun)
+        left = max(0.0, self._left())
         return left if most is None else min(most, left)
+
+    def _left(self) -> float:
+        """Seconds."""
+        if self.limits.seconds is None:
+            return np.inf
+        return self.limits.seconds - (time.perf_counter() - self.begun)
 
     def offer(self, found: Choice) -> bool:
         """Keeps a selection if it is the best so far."""
@@ -175,7 +195,9 @@ class Search:
         return None
 
     def _run(self) -> str:
-        self.offer(choice(self.task, self._start()))
+        rows, begun = self._start(), time.perf_counter()
+        self.offer(choice(self.task, rows))
+        self.pricing = time.perf_counter() - begun
         assert self.best is not None
         if self.task.free == 0 or self.task.free == len(self.task.candidates):
             self.raise_bound(self.best.cost)
@@ -200,21 +222,10 @@ class Search:
 
     def _start(self) -> Int64[ndarray, " b"]:
         task = self.task
-        points = task.ground.points
-        if self.rules.start == "k_centers":
-            rows, _ = k_center(points, task.fixed, task.candidates, task.free)
-        else:
-            # unit rows lie in euclidean space as their cosine distances do
-            rows = k_medoids(
-                points,
-                task.fixed,
-                task.candidates,
-                task.free,
-                metric=task.ground.metric,
-                rng=self.rng,
-                sample=None,
-                sweeps=1 if len(points) > 10_000 else SWEEPS,
-            ).rows
+        if self.rules.start == "k_medoids":
+            few = len(task.ground) <= MANY_ROWS
+            return medoids(task, self.rng, SWEEPS if few else 1, self.in_time)
+        rows, _ = k_center(task.ground.points, task.fixed, task.candidates, task.free)
         return np.concatenate([task.fixed, rows])
 
 

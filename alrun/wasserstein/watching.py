@@ -7,13 +7,25 @@ from alrun.wasserstein.descent import Choice
 
 @runtime_checkable
 class Progress(Protocol):
-    """Keeps the best selection and the highest bound, and says when to stop."""
+    """Keeps the best selection and the highest bound, and says when to stop.
+
+    `pricing`: seconds that it took to price a selection.
+    """
 
     best: Choice | None
     bound: float | None
+    pricing: float
 
-    def watch(self) -> None:
-        """Ends the search by an exception when its time is up."""
+    def watch(self, spare: float = 0.0) -> None:
+        """Ends the search where fewer than these seconds are left.
+
+        Raises:
+            Over: so it is.
+        """
+        ...
+
+    def in_time(self, spare: float = 0.0) -> bool:
+        """Whether these seconds are left."""
         ...
 
     def seconds_for(self, most: float | None) -> float | None:
