@@ -112,7 +112,7 @@ class Lifetime:
         """
         if digest is None or not self.fixed:
             return
-        for kind in DEVICES:
+        for kind in sorted(DEVICES, key=lambda kind: kind == self.device.type):  # its own last, to be taken
             found = self.shelf.cache.look("features", self._features_key(kind))
             if found is not None and found.listing["facts"].get("digest") == digest:
                 self.made_on = kind
@@ -144,7 +144,9 @@ class Lifetime:
     def encoded(self, pool: Pool, others: Inputs) -> Float32[ndarray, "m d"]:
         """What the encoder of the pool's features gives for other inputs; `clock` does not count it."""
         encoder = self.encoder(pool)
-        key = {**self._features_key(), "inputs": array_digest(others.array), "encoded_on": self.device.type}
+        # the encoder's own features: one that is made anew may be another
+        digests = {"features": self.once["features_digest"], "inputs": array_digest(others.array)}
+        key = {**self._features_key(), **digests, "encoded_on": self.device.type}
 
         def make(making: Making) -> None:
             made = encoded(encoder, others, making.epoch)
@@ -291,9 +293,7 @@ def _read_features(folder: Path) -> Float32[ndarray, "n d"]:
 
 
 def _told(found: Artifact | None) -> str:
-    if found is None:
-        return "to be made"
-    return f"reused, made {found.listing['made'][:10]} in {found.seconds:.0f} s"
+    return f"reused, made {found.listing['made'][:10]} in {found.seconds:.0f} s" if found else "to be made"
 
 
 def _no_model(rows: ndarray) -> ndarray:

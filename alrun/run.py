@@ -228,9 +228,13 @@ class Loop:
         return replace(batch, notes={"candidates": float(len(current.candidates)), **batch.notes, **notes})
 
     def _train(self, page: Page, screen: Screen) -> None:
-        truth = Truth(self.data.labels, self.pool.unlabeled, self.test, self.data.test_labels)
+        journal, test = self.experiment.watching, self.test
+        if journal is not None:
+            with page.clock.part("evaluate"):
+                test = self._tested
+        truth = Truth(self.data.labels, self.pool.unlabeled, test, self.data.test_labels)
         progress = page.folder.progress(page.number, screen.epoch)
-        watched = Watched(progress, self.experiment.watching, truth, page)
+        watched = Watched(progress, journal, truth, page)
         self.model = self.experiment.trainer.fit(
             self.architecture,
             self.pool,

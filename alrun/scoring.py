@@ -154,9 +154,10 @@ class _Scale:
     def of_place(self, entries: Sequence[Entry]) -> Iterator[tuple[Entry, Float64[ndarray, " q"]]]:
         """The objective after each round, of runs that share their features; these are made when needed.
 
-        They are those in which the first run chose that chose in any, whatever device made them.
+        They are those in which the first run chose that chose in this space, whatever device made them.
         """
-        first = next((entry for entry in entries if entry.features is not None), entries[0])
+        first = next(filter(self._has, entries), entries[0])
+        digest = first.features if self._has(first) else None
 
         @cache
         def features() -> Float32[ndarray, "n d"]:
@@ -171,15 +172,22 @@ class _Scale:
             def load(folder: Path) -> Float64[ndarray, " q"]:
                 return np.load(folder / "objective.npy", allow_pickle=False)
 
-            key = self._key(entry, first.features)
+            key = self._key(entry, digest)
             yield entry, self.kept.kept("objective", key, make, load, self.screen).value
 
     def gaps(self, entry: Entry) -> Float64[ndarray, " r"]:
         """What the run's own searches left unproven, as it recorded it; NaN where it searched not here."""
-        run, own = entry.run, selects_in(entry.experiment)
-        here = own is not None and identity(own) == identity(self.featurizer)
+        run = entry.run
+        here = self._is_own(selects_in(entry.experiment))
         told = here and run.settings["strategy"].get("metric") == self.metric and "gap" in run.columns
         return run.columns["gap"] if told else np.full(len(run.columns["round"]), np.nan)
+
+    def _has(self, entry: Entry) -> bool:
+        """Whether the run keeps to features of this space that were made once."""
+        return entry.features is not None and self._is_own(entry.experiment.featurizer)
+
+    def _is_own(self, featurizer: Featurizer | None) -> bool:
+        return featurizer is not None and identity(featurizer) == identity(self.featurizer)
 
     def _key(self, entry: Entry, features: str | None) -> Key:
         return {

@@ -19,7 +19,8 @@ is never deleted.
 
 list    a line for each: kind, id, maker, size, seconds that making it took; then its settings (the default)
 verify  compares every file with its checksum; exit code 1 if one is damaged
-prune   deletes what is named, --unused or --all; otherwise only what cannot be read
+prune   deletes what is named, or --all; with --unused only what of it no run has used for so long; what
+        cannot be read goes in any case
 """
 
 
@@ -57,7 +58,11 @@ def _parser() -> argparse.ArgumentParser:
         "--dir", default="outputs/cache", help="the cache.dir of the runs (default: %(default)s)"
     )
     parser.add_argument(
-        "--unused", type=float, default=None, metavar="DAYS", help="prune: what no run has used for so long"
+        "--unused",
+        type=float,
+        default=None,
+        metavar="DAYS",
+        help="prune: only what no run has used for so long",
     )
     parser.add_argument("--all", action="store_true", help="prune: everything")
     parser.add_argument("--dry-run", action="store_true", help="prune: only say what would be deleted")
@@ -70,10 +75,10 @@ def _meant(artifact: Artifact, words: Sequence[str]) -> bool:
 
 
 def _doomed(artifact: Artifact, asked: argparse.Namespace) -> bool:
-    """Named ones, all, or those unused for long; what cannot be read is of no use to anyone."""
-    if asked.all or asked.artifact or not artifact.listing:
-        return True
-    return asked.unused is not None and _used(artifact) < datetime.now(UTC) - timedelta(days=asked.unused)
+    """Named ones or all, of them those unused for long; what cannot be read is of no use to anyone."""
+    if asked.unused is None or not artifact.listing:
+        return bool(asked.all or asked.artifact or not artifact.listing)
+    return _used(artifact) < datetime.now(UTC) - timedelta(days=asked.unused)
 
 
 def _clear(console: Console, cache: Cache, asked: argparse.Namespace) -> None:
@@ -81,8 +86,8 @@ def _clear(console: Console, cache: Cache, asked: argparse.Namespace) -> None:
     for leftover in cache.leftovers():
         kind, name = leftover.parent.name, leftover.name.removeprefix(".")
         named = asked.artifact and any(word == kind or name.startswith(word) for word in asked.artifact)
-        old = asked.unused is not None and not asked.artifact and _before(leftover, asked.unused)
-        if (asked.all and not asked.artifact) or named or old:
+        meant = named if asked.artifact else asked.all or asked.unused is not None
+        if meant and (asked.unused is None or _before(leftover, asked.unused)):
             done = asked.dry_run or cache.clear(leftover)
             did = "would delete" if asked.dry_run else "deleted" if done else "in use, left alone:"
             console.print(f"{did} {kind}/{leftover.name}, left by a broken-off making", soft_wrap=True)

@@ -21,6 +21,7 @@ from alrun.pool import Inputs
 from alrun.run import run
 from alrun.spaces import opened, points
 from alrun.state import RunFolder
+from alrun.training import model
 from alrun.training.evaluate import evaluate
 
 FAST = ["tracker=none", "budget.initial=20", "budget.rounds=2", "dataset.pool_size=120", "trainer.epochs=4"]
@@ -128,6 +129,23 @@ def test_a_run_begun_on_a_gpu_goes_on_and_is_opened_elsewhere_with_the_features_
     assert points(opened(tmp_path / "run", "cpu", Unwatched()), "features", np.arange(9)).shape == (9, 16)
     listings = [artifact.listing for artifact in cache.artifacts()]
     assert [each["key"]["device"] for each in listings if each["kind"] == "features"] == ["cuda"]
+
+
+def test_a_watched_fit_is_tested_on_what_the_shelf_has_of_the_test_set(played, tmp_path, monkeypatch):
+    original, beside = model._frozen_outputs, []
+
+    def noted(network, inputs):
+        beside.append(len(inputs))
+        return original(network, inputs)
+
+    monkeypatch.setattr(model, "_frozen_outputs", noted)
+    words = ["journal.supervised=true", f"cache.dir={played.path.parent / 'cache'}"]
+    found = settings(*SIMCLR, *FAST, *TINY, *words)
+    found["choices"] |= {"dataset": "digits", "strategy": "coreset"}
+    run(assemble(found), RunFolder(tmp_path / "run"), found, Unwatched())
+    assert results(tmp_path / "run") == results(played.path)
+    assert (tmp_path / "run" / "epochs.csv").exists()
+    assert len(assemble(found).data().test_labels) not in beside  # a forecast has rows of its own
 
 
 def test_a_run_killed_while_its_head_is_trained_ends_as_if_it_never_was(played, nursery, tmp_path):

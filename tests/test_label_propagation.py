@@ -348,12 +348,15 @@ def test_without_labels_there_is_no_fit():
         ("mean_teacher_label_propagation", DROPPED, {"logit_distance": None, "pseudo_labels": "network"}),
     ],
 )
-def test_a_fit_broken_off_after_any_epoch_continues_to_the_same_bits(kind, architecture, changes):
+def test_a_fit_broken_off_in_a_stage_or_between_them_continues_to_the_same_bits(kind, architecture, changes):
     data = some_bought(images(), 9) if isinstance(architecture, S0Cnn) else pool()
     who = trainer(kind, **changes)
     seen = Seen()
     whole = fitted(who, data, architecture, progress=seen)
-    for stop in range(1, len(seen.sights)):
+    turn = sum(sight.stage == "supervised" for sight in seen.sights)
+    stops = [stop for stop in (turn - 1, turn, turn + 1) if 0 < stop < len(seen.sights)]
+    assert len(stops) == (1 if kind == "mean_teacher" else 3)
+    for stop in stops:
         broken = Broken(stop)
         with pytest.raises(KeyboardInterrupt):
             fitted(who, data, architecture, progress=broken)
@@ -414,8 +417,10 @@ def test_settings_that_do_not_fit_are_refused_by_name(words, line):
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("dataset", ["digits", "cifar10", "mnist", "checkerboard"])
-def test_each_composes_with_data_sets_of_every_sort(kind, dataset):
-    assert isinstance(assemble(settings(f"dataset={dataset}", f"trainer={kind}")).trainer, Supervised)
+def test_each_composes_with_data_sets_of_every_sort_and_augments_what_stays_what_it_is(kind, dataset):
+    found = assemble(settings(f"dataset={dataset}", f"trainer={kind}")).trainer
+    assert isinstance(found, Supervised)
+    assert (found.crop, found.flip) == {"cifar10": (4, True), "mnist": (2, False)}.get(dataset, (0, False))
 
 
 @pytest.mark.parametrize(
@@ -429,6 +434,20 @@ def test_a_forecast_counts_the_items_that_a_fit_reads(kind, reads):
     longer = replace(who, epochs=200)
     one, other = (forecast(each, PLAIN, None, data.blank, [30], 10).training for each in (who, longer))
     assert other > 5 * one > 0
+
+
+def test_a_forecast_grows_with_the_rows_but_that_of_the_graph_with_their_square(monkeypatch):
+    monkeypatch.setattr("alrun.training.label_propagation.TRIED", 10)
+    plain = PseudoLabels.of
+
+    def timed(self, *everything):
+        parts = {"graph": 100.0, "solve": 10.0} if self.kind == "diffusion" else {"predict": 10.0}
+        return replace(plain(self, *everything), seconds=parts)
+
+    monkeypatch.setattr(PseudoLabels, "of", timed)
+    for kind, seconds in (("diffusion", 3 * (16 * 100 + 4 * 10)), ("network", 3 * 4 * 10)):
+        found = trainer(pseudo_labels=kind).seconds_beside(PLAIN, pool(40), chance)
+        assert found == pytest.approx(seconds, rel=1e-2)
 
 
 class Killed(Unwatched):

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import ot
 import pytest
+import torch
 from conftest import settings
 from rich.console import Console
 from scipy.spatial.distance import cdist
@@ -164,6 +165,27 @@ def test_runs_in_several_spaces_are_refused_unless_one_is_chosen(runs, capsys):
         assert measured(runs, space, "euclidean").measure == (name, "euclidean")
     with pytest.raises(ValueError, match="no space pixel; did you mean pixels"):
         measured(runs, "pixel", None)
+
+
+def test_features_are_those_of_the_first_run_that_has_some_of_the_space(tmp_path, monkeypatch):
+    words = {
+        "a": ("strategy=entropy", "featurizer=vae"),
+        "b": ("strategy=kmedoids", "featurizer=pca", "featurizer.components=3"),
+    }
+    for name, own in words.items():
+        folder = bought(tmp_path / name, chosen(0), *own)
+        (folder / "checkpoint").mkdir()
+        torch.save({"features": f"digest of {name}"}, folder / "checkpoint" / "round.pt")
+    real, asked = scoring.opened, []
+
+    def opened(folder, *others):
+        asked.append(folder.name)
+        return real(folder, *others)
+
+    monkeypatch.setattr(scoring, "opened", opened)
+    found = measured(tmp_path, None, "euclidean")
+    assert (found.measure.space, found.problems) == ("pca", ())
+    assert set(asked) == {"b"}
 
 
 def test_a_file_is_a_space_for_runs_on_one_pool(runs, tmp_path, capsys):

@@ -3,6 +3,8 @@ import pytest
 import torch
 from conftest import CPU
 from scipy.sparse import csr_array
+from scipy.sparse.linalg import cg
+from scipy.stats import entropy
 
 from alrun.graph import replicator
 from alrun.graph.certainty import certainties, class_weights
@@ -123,6 +125,32 @@ def test_rows_no_label_reaches_have_the_network_s_class_and_no_weight():
         np.testing.assert_allclose(made.class_weights, [0, 1, 1])  # the empty class is no part of the mean
 
 
+@pytest.mark.parametrize(("seed", "d", "k"), [(0, 3, 10), (2, 16, 150)])
+def test_labels_and_weights_are_those_of_the_reference_code_step_by_step(seed, d, k):
+    rng, n, c = np.random.default_rng(seed), 240, 4
+    truth = rng.integers(0, c, n)
+    points = (rng.normal(size=(n, d)) + 1.5 * np.eye(c, d)[truth]).astype(np.float32)
+    labels = np.where(np.isin(np.arange(n), rng.permutation(n)[:30]), truth, -1)
+    unit = points.astype(float) / np.linalg.norm(points.astype(float), axis=1, keepdims=True)
+    near = np.argsort(-unit @ unit.T, axis=1, kind="stable")[:, 1 : k + 1]
+    A = np.zeros((n, n))
+    np.put_along_axis(A, near, np.take_along_axis(unit @ unit.T, near, 1) ** 3, axis=1)
+    W = A + A.T
+    roots = 1 / np.sqrt(W.sum(axis=1))
+    system = np.eye(n) - 0.99 * (roots[:, None] * W * roots)
+    Y = np.where(labels[:, None] == np.arange(c), 1.0, 0.0)
+    Z = np.stack([cg(system, column / column.sum(), rtol=1e-6, maxiter=20)[0] for column in Y.T], axis=1)
+    shares = np.maximum(Z, 0) / np.maximum(Z, 0).sum(axis=1, keepdims=True)
+    omegas = 1 - entropy(shares.T) / np.log(c)
+    wanted = np.where(labels >= 0, labels, shares.argmax(axis=1))
+    made = settings(k=k, variant="repo").of(points, labels, c, no_network, CPU)
+    np.testing.assert_array_equal(made.labels, wanted)
+    np.testing.assert_allclose(made.weights, np.where(labels >= 0, 1, omegas / omegas.max()), atol=1e-5)
+    np.testing.assert_allclose(made.class_weights, n / c / np.bincount(wanted), rtol=1e-6)
+    assert (made.facts["unconverged"] > 0) == (k == 10)  # SciPy's solve was cut off, too
+    assert (A < 0).any() == (k == 150)  # cosines keep their sign
+
+
 def test_the_reference_code_gives_such_rows_class_zero_where_its_weights_are_nan():
     points, labels = islands()
     made = settings(variant="repo").of(points, labels, 3, no_network, CPU)
@@ -155,8 +183,8 @@ def test_the_network_s_predictions_are_weighted_by_their_entropy():
         np.full((4, 2), np.nan, np.float32), labels, 3, lambda r: shares[r], CPU
     )
     assert made.labels.tolist() == [0, 0, 0, 0]
-    entropy = -(0.8 * np.log(0.8) + 0.2 * np.log(0.1))
-    largest = 1 - entropy / np.log(3)  # of rows 1 and 2: a bought row counts in the largest
+    least = -(0.8 * np.log(0.8) + 0.2 * np.log(0.1))
+    largest = 1 - least / np.log(3)  # of rows 1 and 2: a bought row counts in the largest
     half = 1 - 1.5 * np.log(2) / np.log(3)
     np.testing.assert_allclose(made.weights, [half / largest, 1, 1, 0], atol=1e-6)
     assert not made.zero.any()

@@ -92,6 +92,17 @@ def test_training_that_differs_between_methods_is_said(two_methods):
     ]
 
 
+def test_what_a_name_tells_or_one_choice_alone_has_is_not_said_again(tmp_path):
+    taught = {"_target_": "training.MeanTeacher", "epochs": 9, "ramp_up": 5}
+    made(tmp_path / "a", [0.1, 0.2, 0.3], settings=run_settings())
+    made(tmp_path / "b", [0.1, 0.2, 0.3], settings=run_settings() | {"trainer": taught})
+    panel = panel_of(tmp_path)
+    assert all("trainer=" in method.name for method in panel.methods)
+    assert [line.partition(":")[2].partition(":")[0] for line in panel.unlike] == [
+        " methods differ in trainer.epochs"
+    ]
+
+
 def test_the_ratio_is_taken_at_the_highest_accuracy_that_both_reach(tmp_path):
     # slow reaches 0.6 in round 2 (20 s), falls, and ends at 0.55; fast passes 0.6 in round 3 (3 s)
     made(tmp_path / "a", [0.2, 0.4, 0.6, 0.55], 10.0, run_settings("slow", rounds=3))

@@ -8,7 +8,9 @@ import torch
 from adaptation import fdal, turned
 from conftest import CPU, part
 
+from alrun.data.data import array_digest
 from alrun.features.encoding import encoded
+from alrun.features.fdal import Fdal
 from alrun.lifetime import NO_SHELF, Lifetime, identity
 from alrun.pool import Inputs, stream
 
@@ -140,3 +142,41 @@ def test_what_an_encoder_gives_for_a_test_set_is_made_once(cache, monkeypatch):
     np.testing.assert_array_equal(life().encoded(pool, others[0]), first[0])
     with pytest.raises(ZeroDivisionError):
         life().encoded(pool, Inputs(pool.inputs.array[:6]))
+
+
+def test_what_an_encoder_gave_is_not_taken_for_that_of_one_made_anew(cache, monkeypatch):
+    pool, _ = turned()
+    others = Inputs(pool.inputs.array[:7])
+
+    def life() -> Lifetime:
+        shelf = replace(NO_SHELF, cache=cache, fingerprint="of the pool", source="of the source")
+        return Lifetime(lambda *names: stream(0, *names), fdal(), None, CPU, shelf)
+
+    first = life().encoded(pool, others)
+    (features,) = (each for each in cache.artifacts() if each.listing["kind"] == "features")
+    assert cache.delete(features)
+    make = Fdal.make
+
+    def elsewhere(self, pool, embed, rng, making):
+        """Another GPU, which trains to other weights by the same key."""
+        return make(self, pool, embed, np.random.default_rng(9), making)
+
+    monkeypatch.setattr(Fdal, "make", elsewhere)
+    again = life()
+    found = again.encoded(pool, others)
+    np.testing.assert_array_equal(found, encoded(again.encoder(pool), others))
+    assert not np.array_equal(found, first)
+
+
+def test_of_equal_features_on_the_shelf_those_of_the_own_device_are_taken(shelved):
+    pool, _ = turned()
+    digest = array_digest(np.zeros((len(pool), 2), np.float32))
+    for kind in ("meta", "cpu"):
+        theirs = shelved(kind)
+        theirs.featurizer = Marked(0.0)
+        theirs.features(pool)
+        assert theirs.once["features_digest"] == digest
+    for kind in ("meta", "cpu"):
+        begun = shelved(kind)
+        begun.take_up(digest)
+        assert begun.made_on == kind

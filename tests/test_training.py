@@ -18,7 +18,8 @@ from alrun.models.linear import Linear
 from alrun.models.mlp import Mlp, connected
 from alrun.models.network import Adapt, Network
 from alrun.pool import Inputs, Pool, stream
-from alrun.training.batches import flattened
+from alrun.training.augment import UNTOUCHED
+from alrun.training.batches import Batches, flattened
 from alrun.training.dropout import dropout_passes
 from alrun.training.evaluate import negative_log_likelihood
 from alrun.training.fit import Fit
@@ -347,6 +348,28 @@ def test_items_that_do_not_fit_are_read_batch_by_batch_to_the_same_bits(monkeypa
     whole = weights(fitted(pool()))
     monkeypatch.setattr("alrun.training.batches.RESIDENT_BYTES", 0)
     assert equal(whole, weights(fitted(pool())))
+
+
+def test_rows_that_come_back_in_an_epoch_are_never_gathered_all_at_once(monkeypatch):
+    data, order, largest = pool(), np.tile(np.arange(30), 5)[:147], []
+    batches = Batches(fitted(data).network, data, data.labeled, UNTOUCHED)
+    whole = list(batches.each(order, 8))
+    assert sum(len(y) for _, y in whole) == 147
+    assert torch.equal(torch.cat([x for x, _ in whole]), batches._kept[torch.from_numpy(order)])
+    plain = torch.Tensor.index_select
+
+    def gathers(items, axis, index):
+        largest.append(len(index))
+        return plain(items, axis, index)
+
+    monkeypatch.setattr(torch.Tensor, "index_select", gathers)
+    for limit, steps in ((1, 1), (3 * 8 * 5 * 4, 3)):  # of 5 numbers in float32
+        largest.clear()
+        monkeypatch.setattr("alrun.training.batches.GATHERED_BYTES", limit)
+        for (x, y), (again, label) in zip(whole, batches.each(order, 8), strict=True):
+            assert torch.equal(x, again)
+            assert torch.equal(y, label)
+        assert max(largest) == 8 * steps
 
 
 @pytest.mark.parametrize(

@@ -175,6 +175,29 @@ def test_a_solver_that_dies_ends_the_search_with_the_best_so_far(solver, monkeyp
     assert f"the solver {solver} failed" in caplog.text
 
 
+def test_an_answer_that_breaks_the_program_tells_no_bound_either(monkeypatch):
+    monkeypatch.setattr(master, "_keeps", lambda rows, balls: False)
+    found = answer(task_of(pool(0), "euclidean", 3), random_cuts(12, 3))
+    assert (found.rows, found.bound, found.exact) == (None, None, False)
+    assert found.status.startswith("failed: ")
+
+
+def test_a_program_that_highs_does_not_take_is_a_failure(caplog):
+    with caplog.at_level(logging.WARNING):
+        found = answer(task_of(pool(0), "euclidean", 3), [Cut("huge", 0.0, np.full(12, 1e30))])
+    assert (found.rows, found.bound, found.status) == (None, None, "failed: HiGHS refuses the program")
+
+
+def test_the_last_master_leaves_time_for_its_selection_to_be_priced():
+    task = task_of(pool(0), "euclidean", 3)
+    search = Search(task, rules(), Limits(10.0, None, 0.0), np.random.default_rng(0), print)
+    search.limits, search.pricing = Limits(10.0, None, 0.0), 4.0
+    assert search.seconds_for(None) == pytest.approx(6.0, abs=0.5)
+    assert search.seconds_for(1.0) == 1.0
+    search.pricing = 20.0
+    assert search.seconds_for(None) == 0.0
+
+
 def test_a_solver_that_is_always_out_of_time_ends_the_search(monkeypatch):
     rows = np.array([0, 1, 2])
     monkeypatch.setattr(program, "solve", lambda *_, **__: Answer(rows, 0.0, "limit", False))

@@ -1,5 +1,7 @@
 """What makes selections better: rounding, balanced Lloyd, swaps, and a sample to begin with."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from every_selection import TO_THE_END, distances, pool, price, rules, searched, task_of
@@ -58,6 +60,25 @@ def test_a_swap_is_not_judged_by_columns_without_rows_of_their_own(monkeypatch):
     begun = choice(task, np.arange(15))
     begun.__dict__["cells"] = np.zeros(19, np.int64)
     assert improved(task, begun, np.array([16, 17]), mute, mute).rows.tolist() == list(range(15))
+
+
+def test_swaps_made_one_by_one_before_the_time_is_up_are_kept(monkeypatch):
+    task, kept = task_of(clusters(3), "euclidean", 6), []
+    begun = choice(task, np.arange(6))
+    better = choice(task, np.array([0, 1, 2, 3, 4, 30]))
+    worse = replace(begun, plan=replace(begun.plan, value=2 * begun.cost))
+    assert better.cost < begun.cost
+    outcomes = iter([worse, better, Over()])  # both together, the first alone, the second alone
+
+    def judged(*_):
+        if isinstance(found := next(outcomes), Over):
+            raise found
+        return found
+
+    monkeypatch.setattr(descent, "swapped", judged)
+    with pytest.raises(Over):
+        descent._made(task, begun, [(2.0, 5, 30), (1.0, 4, 31)], mute, kept.append)
+    assert kept == [better]
 
 
 def test_lloyd_moves_each_column_to_the_medoid_of_its_cell():

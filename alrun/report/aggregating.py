@@ -123,9 +123,17 @@ class Panel:
 
     @property
     def unlike(self) -> Iterator[str]:
-        """A line for each setting outside the strategy's own groups in which methods differ."""
+        """A line for each setting outside the strategy's own groups in which methods differ.
+
+        None for what their names tell, and for settings that only some of a group's choices have.
+        """
         told = [words({**method.runs[0].settings, **OWN_GROUPS}) for method in self.methods]
-        for key in differing(told):
+        found = differing(told)
+        for key in found:
+            named = any(f"{key}=" in method.name for method in self.methods)
+            own = key.partition(".")[0] in found and any(key not in each for each in told)
+            if named or own:
+                continue
             values: dict[str, list[str]] = {}
             for method, each in zip(self.methods, told, strict=True):
                 values.setdefault(each.get(key, ABSENT), []).append(method.name)

@@ -15,8 +15,8 @@ from alrun.report.aggregating import Method, Panel
 from alrun.report.epochs import Epochs
 from alrun.report.looks import COUNTS, QUIET, Look, Looks, line, looks, styled, titled
 
-WIDTH, HEIGHT = 6.4, 4.0  # inches a panel
-LETTERS = 92  # of what a panel shows, on a line
+WIDTH, HEIGHT = 6.4, 4.6  # inches a panel
+LETTERS = 72  # of what a panel shows, on a line
 MARKERS = 12  # on a line, about
 CLAIMS = 4  # at most, above a panel
 
@@ -34,31 +34,31 @@ class Course(NamedTuple):
 def draw_epochs(figure: Figure, watched: Watched, others: Mapping[Method, float], title: str) -> None:
     """Test error over epochs, a line a trainer with a band of one deviation; where stage 2 begins is marked.
 
-    Right of it, the epochs around that mark alone, where the error may rise before it falls. `others` are
-    trainers that show no epochs, each with its final error (%): flat lines.
+    Right of it, the epochs around those marks alone, counted from them, where the error may rise before it
+    falls. `others` are trainers that show no epochs, each with its final error (%): flat lines.
     """
     styles = _looks([*watched, *others])
     courses = {method: _error(each) for method, each in watched.items()}
     stones = {method: _boundary(each) for method, each in watched.items()}
-    near = {method: mark for method, mark in stones.items() if mark is not None}
+    near = {method: (courses[method], mark) for method, mark in stones.items() if mark is not None}
     figure.set_size_inches(WIDTH * (2 if near else 1), HEIGHT)
     panels = np.ravel(figure.subplots(1, 2 if near else 1, squeeze=False))
     for axes in panels:
         styled(axes)
-        for method, course in courses.items():
-            _band(axes, course, styles[method.name], method.name)
-        for method, final in others.items():
-            look, name = styles[method.name], f"{method.name} (last epoch)"
-            axes.axhline(final, color=look.color, linestyle=(0, (1.5, 1.5)), lw=1.3, label=name, zorder=2)
-        for mark in sorted(set(near.values())):
-            axes.axvline(mark + 0.5, color=QUIET, linestyle="--", lw=0.9, zorder=1)
         axes.set(xlabel="epoch", ylabel="test error (%)")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    told = _few(_ends(method, each) for method, each in courses.items())
-    titled(panels[0], "whole fit", *told, letters=LETTERS)
+    whole = panels[0]
+    for method, found in courses.items():
+        _band(whole, found, styles[method.name], method.name)
+    for method, final in others.items():
+        look, name = styles[method.name], f"{method.name} (last epoch)"
+        whole.axhline(final, color=look.color, linestyle=(0, (1.5, 1.5)), lw=1.3, label=name, zorder=2)
+    for mark in sorted({mark for _, mark in near.values()}):
+        _mark(whole, mark)
+    titled(whole, "whole fit", *_few(_ends(*each) for each in courses.items()), letters=LETTERS)
     if near:
-        _draw_near(panels[1], {method: (courses[method], mark) for method, mark in near.items()})
-    _close(figure, panels[0], title)
+        _draw_near(panels[1], near, styles)
+    _close(figure, whole, title)
 
 
 def draw_pseudo_accuracy(figure: Figure, watched: Watched, title: str) -> None:
@@ -72,8 +72,9 @@ def draw_pseudo_accuracy(figure: Figure, watched: Watched, title: str) -> None:
     left, right = figure.subplots(1, 2)
     for method, each in watched.items():
         look = styles[method.name]
-        _band(left, course(each, "pseudo_accuracy", _percent), look, method.name)
-        _thin(left, course(each, "network_accuracy", _percent), look, "--")
+        found = course(each, "pseudo_accuracy", _percent)
+        _band(left, found, look, method.name)
+        _thin(left, _beside(course(each, "network_accuracy", _percent), found), look, "--")
         _band(right, course(each, "pseudo_right_weight", float), look, method.name)
         _thin(right, course(each, "pseudo_wrong_weight", float), look, "--")
     told = _few(_pseudo_ends(method, watched[method]) for method in watched)
@@ -136,6 +137,12 @@ def _gathered(points: Sequence[tuple[int, float]]) -> Course:
     return Course(across, means, stds)
 
 
+def _beside(course: Course, other: Course) -> Course:
+    """The part of a course from the first epoch of another on."""
+    there = course.across >= other.across[:1].min(initial=course.across.max(initial=0))
+    return Course(course.across[there], course.mean[there], course.std[there])
+
+
 def _error(each: Sequence[Epochs]) -> Course:
     return course(each, "test_accuracy", lambda accuracy: 100 * (1 - accuracy))
 
@@ -150,16 +157,22 @@ def _boundary(each: Sequence[Epochs]) -> int | None:
     return found.pop() if len(found) == 1 else None
 
 
-def _draw_near(axes: Axes, fits: Mapping[Method, tuple[Course, int]]) -> None:
-    """Narrows the axes to the epochs around the ends of stage 1, and says how far the error rises."""
-    stones = [mark for _, mark in fits.values()]
+def _mark(axes: Axes, epoch: int) -> None:
+    """Between the last epoch of stage 1 and the first of stage 2."""
+    axes.axvline(epoch + 0.5, color=QUIET, linestyle="--", lw=0.9, zorder=1)
+
+
+def _draw_near(axes: Axes, fits: Mapping[Method, tuple[Course, int]], styles: Looks) -> None:
+    """The epochs around the ends of stage 1, which is epoch 0 here, and how far the error rises there."""
     reach = max(3, round(0.12 * max(int(found.across[-1]) for found, _ in fits.values())))
-    low, high = max(0.0, min(stones) - reach + 0.5), max(stones) + reach + 0.5
-    shown = np.concatenate(
-        [found.mean[(found.across >= low) & (found.across <= high)] for found, _ in fits.values()]
-    )
-    pad = 0.08 * float(np.ptp(shown)) + 0.2
-    axes.set(xlim=(low, high), ylim=(float(shown.min()) - pad, float(shown.max()) + pad))
+    for method, (found, mark) in fits.items():
+        since = found.across - mark
+        there = np.abs(since) <= reach
+        _band(
+            axes, Course(since[there], found.mean[there], found.std[there]), styles[method.name], method.name
+        )
+    _mark(axes, 0)
+    axes.set(xlabel="epochs since stage 2 began")
     told = [line for method, (found, mark) in fits.items() if (line := _dip(method, found, mark))]
     titled(axes, "where stage 2 begins", *_few(told), letters=LETTERS)
 
@@ -213,8 +226,10 @@ def _thin(axes: Axes, found: Course, look: Look, style: str) -> None:
 
 
 def _close(figure: Figure, axes: Axes, title: str, *more: Line2D) -> None:
-    """The title, and one legend beside all panels."""
+    """The title, and one legend below all panels."""
     figure.suptitle(title, x=0.01, ha="left", fontsize=13)
     handles, names = axes.get_legend_handles_labels()
     handles, names = [*handles, *more], [*names, *(str(each.get_label()) for each in more)]
-    figure.legend(handles, names, loc="outside right upper", frameon=False, fontsize=9, handlelength=3)
+    figure.legend(
+        handles, names, loc="outside lower center", ncols=2, frameon=False, fontsize=9, handlelength=3
+    )

@@ -24,8 +24,6 @@ from alrun.wasserstein.search import Found, Limits, Record, Search
 MOST_DISTANCES = 8 * 10**7
 log = logging.getLogger(__name__)
 
-Part = tuple[Task, Found, Int64[ndarray, " n"]]
-
 
 @dataclass(frozen=True)
 class Wasserstein:
@@ -99,16 +97,19 @@ class Wasserstein:
         if self.metric == "cosine":
             check_directed(features)
         ground = Ground.of(features, self.metric)
-        found: list[Part] = []
+        bought, worth, told = [], [], []
         limits = Limits(self.seconds, self.iterations, self.gap)
-        for task, rows in _tasks(current, ground, size, count):
-            found.append((task, self._searched(current, task, limits, len(found), count), rows))
-            if found[-1][1].stopped == "interrupt":
+        for part, (task, own) in enumerate(_tasks(current, ground, size, count)):
+            found = self._searched(current, task, limits, part, count)
+            bought.append(own[found.choice.rows[len(task.fixed) :]])
+            worth.append(_scores(task, found))
+            told.append(_told(found))
+            if found.stopped == "interrupt":
                 limits = Limits(self.seconds, 0, self.gap)  # ctrl-C ends the searches of all parts
-        rows = np.concatenate([rows[each.choice.rows[len(task.fixed) :]] for task, each, rows in found])
-        scores = np.concatenate([_scores(task, each) for task, each, _ in found])
+            del found  # its distances would take memory from the next part
+        rows, scores = np.concatenate(bought), np.concatenate(worth)
         order = np.lexsort((rows, scores))
-        return Batch(rows[order], scores[order], self._notes([each for _, each, _ in found], count))
+        return Batch(rows[order], scores[order], _notes(told, count))
 
     def _count(self, rows: int, columns: int) -> int:
         """How many parts there are."""
@@ -156,20 +157,6 @@ class Wasserstein:
         )
         return found
 
-    @staticmethod
-    def _notes(found: list[Found], count: int) -> dict[str, float]:
-        notes = {
-            "objective": float(np.mean([each.choice.cost for each in found])),
-            "iterations": float(max(each.iterations for each in found)),
-            "proven": float(all(each.stopped in ("gap", "optimal") for each in found)),
-            "searched": float(all(each.searched for each in found)),
-            "parts": float(count),
-            "bounded": 0.0,
-        }
-        if count == 1 and found[0].bound is not None and found[0].gap is not None:
-            notes |= {"bounded": 1.0, "bound": found[0].bound, "gap": found[0].gap}
-        return notes
-
 
 def _tasks(current: Round, ground: Ground, size: int, parts: int) -> list[tuple[Task, Int64[ndarray, " n"]]]:
     """The problem, or its random parts, and which pool rows each of them is of."""
@@ -187,6 +174,29 @@ def _tasks(current: Round, ground: Ground, size: int, parts: int) -> list[tuple[
             fixed, options = (np.sort(np.searchsorted(rows, some)) for some in (own, open_rows))
             tasks.append((Task(part, fixed, options, free), rows))
     return tasks
+
+
+def _told(found: Found) -> dict[str, float]:
+    """What a search says of itself."""
+    notes = {
+        "objective": found.choice.cost,
+        "iterations": float(found.iterations),
+        "proven": float(found.stopped in ("gap", "optimal")),
+        "searched": float(found.searched),
+        "bounded": 0.0,
+    }
+    if found.bound is not None and found.gap is not None:
+        notes |= {"bounded": 1.0, "bound": found.bound, "gap": found.gap}
+    return notes
+
+
+def _notes(told: list[dict[str, float]], count: int) -> dict[str, float]:
+    """What the searches of all parts say together; of several there is no bound."""
+    if count == 1:
+        return {**told[0], "parts": 1.0}
+    ways = {"objective": np.mean, "iterations": max, "proven": min, "searched": min}
+    together = {name: float(way([each[name] for each in told])) for name, way in ways.items()}
+    return {**together, "parts": float(count), "bounded": 0.0}
 
 
 def _scores(task: Task, found: Found) -> Float64[ndarray, " b"]:

@@ -16,6 +16,7 @@ from alrun.training.model import fixed_reader
 from alrun.training.parts import parts, sizes_of
 
 RESIDENT_BYTES = 2**30
+GATHERED_BYTES = 2**27  # at once; bought rows that come back in each step would else be many times the pool
 
 
 class Batches:
@@ -52,8 +53,7 @@ class Batches:
         index, sizes = torch.from_numpy(order), sizes_of(len(order), batch_size)
         labels = self._labels[index].to(self._device).split(sizes)
         if self._kept is not None:
-            # one gather an epoch: slices cost a step nothing
-            items = iter(self._kept.index_select(0, index.to(self._device)).split(sizes))
+            items = _gathered(self._kept, index.to(self._device), sizes)
         else:
             items = (self._read(self._rows[part.numpy()]) for part in index.split(sizes))
         return zip(items, labels, strict=True)
@@ -70,6 +70,14 @@ class Batches:
         for part in slices:
             whole[part] = self._read(self._rows[part])
         return whole
+
+
+def _gathered(items: Tensor, index: Tensor, sizes: list[int]) -> Iterator[Tensor]:
+    """Items in this order, cut in mini-batches; many are gathered at once, as slices cost a step nothing."""
+    most = max(1, GATHERED_BYTES // max(1, items[:1].nbytes * max(sizes, default=1)))
+    groups = [sizes[start : start + most] for start in range(0, len(sizes), most)]
+    for part, own in zip(index.split([sum(group) for group in groups]), groups, strict=True):
+        yield from items.index_select(0, part).split(own)
 
 
 def cycled(rows: Int64[ndarray, " m"], count: int, rng: np.random.Generator) -> Int64[ndarray, " count"]:

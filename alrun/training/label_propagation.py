@@ -76,7 +76,7 @@ class LabelPropagation(SemiSupervised):
     def seconds_beside(self, architecture: Architecture, pool: Pool, chance: Chance) -> float:
         """Seconds that making pseudo-labels takes in a fit to this pool, from those of some of its rows.
 
-        The graph of so many rows grows with their square, as far as it is exact.
+        The graph of so many rows grows with their square, as far as it is exact; all else grows with them.
         """
         count, most = min(len(pool), TRIED), min(len(pool), EXACT_UP_TO[pool.inputs.device.type])
         inputs = Inputs(pool.inputs.array[:count], pool.inputs.device)
@@ -85,13 +85,15 @@ class LabelPropagation(SemiSupervised):
         with seeded(chance("weights"), inputs.device):
             network = architecture.build(inputs.shape, pool.inputs.moments, pool.classes)
         model = Model(placed(network, inputs.device), inputs, {})
-        seconds = []
+        seconds: dict[str, float] = {}
         for _ in range(2):  # the first bears what is done once in a process
             began = perf_counter()
             embeddings = model.embed(np.arange(count))
-            self.pseudo.of(embeddings, labels, pool.classes, model.predict, inputs.device)
-            seconds.append(perf_counter() - began)
-        return seconds[-1] * (most / count) ** 2 * (len(pool) / most) * self.propagation_epochs
+            seconds = {} if self.pseudo_labels == "network" else {"embed": perf_counter() - began}
+            made = self.pseudo.of(embeddings, labels, pool.classes, model.predict, inputs.device)
+            seconds |= made.seconds
+        graph = seconds.pop("graph", 0.0) * most / count
+        return (graph + sum(seconds.values())) * (len(pool) / count) * self.propagation_epochs
 
     @property
     def second(self) -> Recipe:

@@ -160,8 +160,7 @@ def improved(
             continue
         around = _around(task, found, row)
         if touched & set(around.tolist()):
-            found, waiting, touched = _made(task, found, waiting, watch), [], set()
-            keep(found)
+            found, waiting, touched = _made(task, found, waiting, watch, keep), [], set()
             if row in found.rows:
                 continue
             around = _around(task, found, row)
@@ -169,9 +168,7 @@ def improved(
         if gain > LEAST_GAIN * found.cost:
             waiting.append((gain, place, row))
             touched |= set(around.tolist())
-    found = _made(task, found, waiting, watch)
-    keep(found)
-    return found
+    return _made(task, found, waiting, watch, keep)
 
 
 def _around(task: Task, found: Choice, row: int) -> Int64[ndarray, " q"]:
@@ -202,15 +199,22 @@ def _best_place(task: Task, found: Choice, row: int, around: Int64[ndarray, " q"
     return best
 
 
-def _made(task: Task, found: Choice, waiting: list[tuple[float, int, int]], watch: Watch) -> Choice:
+def _made(
+    task: Task,
+    found: Choice,
+    waiting: list[tuple[float, int, int]],
+    watch: Watch,
+    keep: Callable[[Choice], object],
+) -> Choice:
     """All of these swaps if they lower the cost together, else those that do one by one."""
     if not waiting:
         return found
     places, rows = np.array([place for _, place, _ in waiting]), np.array([row for _, _, row in waiting])
     together = swapped(task, found, places, rows, watch)
     if together.cost < found.cost:
+        keep(together)
         return together
     if len(waiting) > 1:
         for one in sorted(waiting, reverse=True):
-            found = _made(task, found, [one], watch)
+            found = _made(task, found, [one], watch, keep)
     return found

@@ -87,7 +87,7 @@ class _Highs(pulp.HiGHS):
         high = np.append([_or(terms.getUb(), np.inf) for terms in few], np.full(len(master.heights), np.inf))
         starts = np.cumsum([0, *(len(places) for places, _ in rows)], dtype=np.int32)
         model: Any = lp.solverModel  # pyright: ignore[reportAttributeAccessIssue]
-        model.passModel(
+        taken = model.passModel(
             *(len(variables), len(rows), int(starts[-1]), ROW_WISE, MINIMIZE, 0.0),
             np.array([float(each is master.cost) for each in variables]),
             np.array([_or(each.lowBound, -np.inf) for each in variables], np.float64),
@@ -97,6 +97,8 @@ class _Highs(pulp.HiGHS):
             np.concatenate([values for _, values in rows], dtype=np.float64),
             np.array([each is not master.cost for each in variables], np.int32),
         )
+        if taken.value < 0:
+            raise pulp.PulpSolverError("HiGHS refuses the program")
 
     def callSolver(self, lp: pulp.LpProblem) -> None:  # noqa: N802
         """What PuLP calls to solve the model that it has built."""
@@ -165,6 +167,8 @@ def solve(
     whole = status in ("optimal", "limit") and len(found) == task.size and _keeps(found, balls)
     if status == "optimal" and not whole:
         status = "failed: an answer that breaks the program"
+    if status not in ("optimal", "limit"):  # what else it says is not to be trusted either
+        bound = None
     rows = found if whole else None
     exact = status == "optimal" and gap == 0
     return Answer(rows, None if bound is None else bound * scale, status, exact)

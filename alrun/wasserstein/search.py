@@ -130,11 +130,11 @@ class Search:
         return self._left() >= spare
 
     def seconds_for(self, most: float | None) -> float | None:
-        """So many seconds, or those that are left if they are fewer."""
+        """So many seconds, or those that are left before a selection must be priced, if they are fewer."""
         self.watch()
         if self.limits.seconds is None:
             return most
-        left = max(0.0, self._left())
+        left = max(0.0, self._left() - self.pricing)
         return left if most is None else min(most, left)
 
     def _left(self) -> float:

@@ -29,7 +29,7 @@ class Progress(Protocol):
         ...
 
     def seconds_for(self, most: float | None) -> float | None:
-        """So many seconds, or those that are left if they are fewer."""
+        """So many seconds, or those that are left before a selection must be priced, if they are fewer."""
         ...
 
     def offer(self, found: Choice) -> bool:
