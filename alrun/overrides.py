@@ -149,19 +149,31 @@ def _contradictions(words: list[str], brought: Mapping[str, str]) -> Iterator[st
 
 
 def _without_clashes(words: list[str], brought: Mapping[str, str], problems: list[str]) -> list[str]:
-    """Problems; as one those about what an experiment sets of a part that another choice replaces."""
+    """Problems; as one those about what nobody typed, of a part that another choice replaces."""
     typed = [word.lstrip("+").partition("=") for word in words]
+    own = {key for key, _, _ in typed}
     experiment = next((value for key, _, value in typed if key == "experiment"), None)
     for group, choice in brought.items() if experiment else ():
-        own = {key for key, _, _ in typed}
-        keys = [line.split(":")[0] for line in problems if line.startswith(f"{group}.")]
-        if clash := [key for key in keys if key not in own]:
+        if clash := _untyped(group, own, problems):
             problems = [line for line in problems if line.split(":")[0] not in clash]
             problems.append(
                 f"{group}: another choice brings {group}={choice}, and experiment={experiment} sets "
                 f"{', '.join(clash)} of its own; drop one of them"
             )
+    for group, _, choice in typed:
+        if clash := _untyped(group, own, [line for line in problems if "no such setting" in line]):
+            problems = [line for line in problems if line.split(":")[0] not in clash]
+            problems.append(
+                f"{group}: another choice makes it a part that does not know {', '.join(clash)} of "
+                f"{group}={choice}; drop one of them"
+            )
     return problems
+
+
+def _untyped(group: str, own: set[str], problems: list[str]) -> list[str]:
+    """Keys of this group that there are problems with, and that stand in no word of the command line."""
+    keys = [line.split(":")[0] for line in problems if line.startswith(f"{group}.")]
+    return [key for key in keys if key not in own]
 
 
 def _culprit(words: list[str], error: Exception) -> str:

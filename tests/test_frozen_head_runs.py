@@ -68,6 +68,17 @@ def test_what_an_experiment_sets_of_a_model_that_the_trainer_replaces_is_told_on
     assert [line.split(";")[0] for line in mine] == ["model.freeze: no such setting"]
 
 
+def test_settings_of_a_trainer_that_the_strategy_replaces_are_told_once():
+    own, clash = mistakes(["strategy=waal", "trainer=mean_teacher", "trainer.speed=3"], None, False, assemble)
+    assert own.startswith("trainer.speed: no such setting")
+    assert clash.startswith(
+        "trainer: another choice makes it a part that does not know trainer.labeled_batch"
+    )
+    assert clash.endswith("trainer.logit_distance of trainer=mean_teacher; drop one of them")
+    (line,) = mistakes(["trainer=supervised", "trainer.speed=3"], None, False, assemble)
+    assert line.startswith("trainer.speed: no such setting")
+
+
 def test_a_forecast_tries_the_head_on_an_encoder_that_is_not_there_yet():
     experiment, pool = assemble(settings(*SIMCLR, *FAST, *TINY)), unlabeled(np.eye(64).reshape(-1, 8, 8), 10)
     ahead = forecast(experiment.trainer, experiment.model, experiment.featurizer, pool, [10, 20], 30)
