@@ -132,9 +132,9 @@ def _be(job: dict[str, Any]) -> None:
         returncode = 0
     except SystemExit as end:
         returncode = end.code if isinstance(end.code, int) else int(end.code is not None)
-    except Exception:
-        traceback.print_exc()
     finally:
+        if sys.exception() is not None:
+            traceback.print_exc()  # os._exit would swallow it
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(returncode)
