@@ -1,5 +1,7 @@
 """Cost and bound brought together round by round, without a solver."""
 
+from dataclasses import replace
+
 import numpy as np
 from jaxtyping import Int64
 from numpy import ndarray
@@ -7,11 +9,13 @@ from numpy import ndarray
 from alrun.wasserstein.ascent import Ascent, Proof, Task, proof
 from alrun.wasserstein.coarse import SAMPLE, Sample, guess
 from alrun.wasserstein.descent import Choice, choice, improved, rounded, settled
+from alrun.wasserstein.medoids import medoids
 from alrun.wasserstein.over import Over
 from alrun.wasserstein.rules import Rules
 from alrun.wasserstein.watching import Progress
 
-STEPS = 150  # of the ascent in a round
+STEPS, STEPS_FROM_SAMPLE = 150, 50  # of the ascent in a round; in a large pool they take long
+RESTARTS, SWEEPS = 2, 2  # of k-medoids among what was chosen often, in a round
 TRIES = 200  # candidates for swaps in a round
 LLOYD = 3
 LATER_STRIDE = 0.1  # of an ascent that begins at a good guess
@@ -81,7 +85,8 @@ class Refinement:
         if self.ascent is None:
             self.ascent = self._first()
         try:
-            self.ascent.climb(search.best.cost, STEPS, search.watch)
+            steps = STEPS if self.sample is None else STEPS_FROM_SAMPLE
+            self.ascent.climb(search.best.cost, steps, search.watch)
         except Over:  # what follows depends on the clock: this round is the last
             self.late = True
         if self.proof is not None:
@@ -111,11 +116,25 @@ class Refinement:
             looked_at = near.cost
             if self.rules.swaps:
                 settled(task, near, LLOYD, search.watch, search.offer)
+                self._restart(self.ascent)
         elif self.idle == 0:
             settled(task, search.best, LLOYD, search.watch, search.offer)
         if self.rules.swaps:
             self.swap(search.best)
         return looked_at
+
+    def _restart(self, ascent: Ascent) -> None:
+        """Begins anew with k-medoids, but among the columns chosen often: what swaps alone would not leave."""
+        task, search = self.task, self.search
+        options = np.intersect1d(ascent.chosen_often(), task.candidates)
+        if len(options) <= task.free:
+            return
+        few = replace(task, candidates=options)
+        for _ in range(RESTARTS):
+            search.watch()
+            found = choice(task, medoids(few, self.rng, SWEEPS, search.in_time), search.watch)
+            search.offer(found)
+            settled(task, found, LLOYD, search.watch, search.offer)
 
     def polish(self, found: Choice) -> None:
         """Improves the master's selection, and the best one further where that is another."""
