@@ -124,7 +124,7 @@ class Refinement:
         return looked_at
 
     def _restart(self, ascent: Ascent) -> None:
-        """Begins anew with k-medoids, but among the columns chosen often: what swaps alone would not leave."""
+        """Begins anew with k-medoids, among the columns chosen often; leaves what swaps would not."""
         task, search = self.task, self.search
         options = np.intersect1d(ascent.chosen_often(), task.candidates)
         if len(options) <= task.free:
