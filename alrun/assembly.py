@@ -10,14 +10,18 @@ from hydra.utils import instantiate
 from alrun.config import ConfigError, check, contents
 from alrun.experiment import Experiment
 from alrun.features.featurizer import Encoding
+from alrun.features.gan_inversion import GanInversion
+from alrun.features.on_generator import OnGenerator
+from alrun.features.unit_images import takes_images
 from alrun.models.encoded import FrozenHead
+from alrun.purchase import SYNTHETIC
 from alrun.rounds import OF_FEATURES, name_of, needed_heads, needs_model
 
 NOTES = ("choices", "contents", "preset")
-OPTIONAL = ("featurizer", "graph", "tracker", "journal")
+OPTIONAL = ("featurizer", "generator", "graph", "tracker", "journal")
 
 # The trainer of `conf/trainer` that fits a head.
-FITTED_BY = {"discriminator": "vaal", "critic": "waal"}
+FITTED_BY = {"discriminator": "vaal", "critic": "waal", "learning_loss": "learning_loss"}
 
 Parts = Mapping[str, Any]
 
@@ -123,6 +127,17 @@ def _batch_fits_the_first_stage(parts: Parts) -> Iterator[str]:
         yield f"strategy.first_size: must be at least the batch of {max(budget.batches)}, got {first_size}"
 
 
+def _synthetic_images_have_features(parts: Parts) -> Iterator[str]:
+    strategy, featurizer = parts.get("strategy"), parts.get("featurizer")
+    if strategy is None or featurizer is None or "encoded" not in strategy.needs:
+        return
+    if not takes_images(featurizer):
+        yield (
+            f"featurizer: {name_of(strategy)} needs features of synthetic images, and {name_of(featurizer)} "
+            "has none; choose featurizer=pixels, penultimate, s4_autoencoder or discriminator"
+        )
+
+
 def _frozen_head_has_an_encoder(parts: Parts) -> Iterator[str]:
     featurizer = parts.get("featurizer")
     if not isinstance(parts.get("model"), FrozenHead) or "featurizer" not in parts:
@@ -135,11 +150,49 @@ def _frozen_head_has_an_encoder(parts: Parts) -> Iterator[str]:
         )
 
 
+def _generator_is_there(parts: Parts) -> Iterator[str]:
+    strategy, featurizer = parts.get("strategy"), parts.get("featurizer")
+    if "generator" not in parts or parts["generator"] is not None:
+        return
+    asking = [name_of(strategy)] if strategy is not None and "generator" in strategy.needs else []
+    asking += [f"featurizer={name_of(featurizer)}"] if isinstance(featurizer, OnGenerator) else []
+    for who in asking:
+        yield f"generator: {who} needs a generator and got none; choose e.g. generator=wgan_gp"
+
+
+def _somebody_labels_images(parts: Parts) -> Iterator[str]:
+    strategy, oracle = parts.get("strategy"), parts.get("oracle")
+    if strategy is None or oracle is None or SYNTHETIC not in strategy.needs:
+        return
+    if not oracle.labels_images:
+        yield (
+            f"oracle: {name_of(strategy)} makes images, for which {name_of(oracle)} has no labels; choose "
+            "oracle=reference"
+        )
+    elif isinstance(oracle.model, FrozenHead) and not isinstance(parts.get("featurizer"), Encoding):
+        yield "oracle.model: frozen_head stands on a featurizer's encoder and got none; choose another model"
+
+
+def _classifier_is_linear_in_latents(parts: Parts) -> Iterator[str]:
+    strategy = parts.get("strategy")
+    if strategy is None or "latent" not in strategy.needs or not {"model", "featurizer"} <= set(parts):
+        return
+    model, name = parts["model"], name_of(strategy)
+    if not isinstance(model, FrozenHead) or model.hidden is not None:
+        yield f"model: {name} needs a classifier that is linear in latents; choose model=linear_head"
+    if not isinstance(parts["featurizer"], GanInversion):
+        yield f"featurizer: {name} needs latents of the generator; choose featurizer=gan_inversion"
+
+
 RULES: tuple[Callable[[Parts], Iterator[str]], ...] = (
     _needs_are_met,
     _metric_fits,
     _heads_are_fitted,
     _first_needs_no_model,
     _batch_fits_the_first_stage,
+    _synthetic_images_have_features,
     _frozen_head_has_an_encoder,
+    _generator_is_there,
+    _somebody_labels_images,
+    _classifier_is_linear_in_latents,
 )

@@ -41,6 +41,11 @@ class Budget:
             return []
         return list(self.sizes) if self.sizes is not None else [self.per_round] * self.rounds
 
+    @property
+    def reads_labels(self) -> bool:
+        """Whether the rows of round 0 follow from hidden labels."""
+        return self.initial_sampling != "random" and self.initial_rows is None and self.initial != "all"
+
     def plan(self, pool_size: int) -> list[int]:
         """Labels bought in rounds 0, 1, ...
 

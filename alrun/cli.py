@@ -25,11 +25,15 @@ VERBS = {
     "ui": "alrun.ui:serve",
     "report": "alrun.report.command:report",
     "objective": "alrun.objective:objective",
+    "agreement": "alrun.agreement:agreement",
     "bounds": "alrun.report.bounds:bounds",
     "picture": "alrun.picture:picture",
     "cache": "alrun.stock:take",
 }
-GROUPS = ("dataset", "model", "trainer", "featurizer", "graph", "strategy", "oracle", "budget", "tracker")
+GROUPS = (
+    *("dataset", "model", "trainer", "featurizer", "generator", "graph", "strategy", "oracle", "budget"),
+    "tracker",
+)
 
 
 def main() -> None:

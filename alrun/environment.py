@@ -8,6 +8,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from alrun.compiled import described
@@ -60,7 +61,7 @@ def peak_memory() -> float:
 
 
 def environment(device: torch.device, data: Data, seed: int) -> dict[str, Any]:
-    """Versions, device, seed, data fingerprint and git state, for environment.json."""
+    """Versions, device, seed, data fingerprint, pool items a class and git state, for environment.json."""
     return {
         "versions": {"python": platform.python_version(), **_versions()},
         "platform": platform.platform(),
@@ -79,8 +80,13 @@ def environment(device: torch.device, data: Data, seed: int) -> dict[str, Any]:
             "labels": data.label_fingerprint(),
             **({} if data.source is None else {"source": data.source_fingerprint()}),
         },
+        "classes": dict(zip(data.class_names, _counts(data), strict=True)),
         "git": _git(Path(__file__).resolve().parent),
     }
+
+
+def _counts(data: Data) -> list[int]:
+    return np.bincount(data.labels, minlength=data.classes).tolist()
 
 
 def _versions() -> dict[str, str]:

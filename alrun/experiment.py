@@ -8,18 +8,20 @@ import numpy as np
 from annotated_types import Ge
 
 from alrun.budget import Budget
-from alrun.cache import Cache
+from alrun.cache import Cache, Watch
 from alrun.config import ConfigError
-from alrun.data.data import Data, Dataset
-from alrun.features.featurizer import Featurizer
+from alrun.data.data import Data, Dataset, Preparing
+from alrun.features.featurizer import Featurizer, reads_source
+from alrun.generative.gan import Gan
 from alrun.graph.knn import Knn
 from alrun.journal import Journal
-from alrun.lifetime import Lifetime, reads_source
+from alrun.lifetime import Lifetime
 from alrun.models.encoded import FrozenHead
 from alrun.models.network import Architecture
-from alrun.oracle import Simulated
+from alrun.oracle import Oracle
 from alrun.pool import Inputs, Pool, Seeds
-from alrun.rounds import Strategy
+from alrun.rounds import Strategy, name_of
+from alrun.strategies.two_classes import TWO_CLASSES, not_two
 from alrun.track import Tracker
 from alrun.training.model import remember
 from alrun.training.trainer import Trainer
@@ -38,9 +40,10 @@ class Experiment:
     model: Architecture | FrozenHead
     trainer: Trainer
     featurizer: Featurizer | None
+    generator: Gan | None
     graph: Knn | None
     strategy: Strategy
-    oracle: Simulated
+    oracle: Oracle
     budget: Budget
     tracker: Tracker | None
     journal: Journal | None
@@ -62,16 +65,28 @@ class Experiment:
         """How closely its fits are watched; None where they are not."""
         return self.journal if self.journal is not None and self.journal.watches(self.trainer) else None
 
+    def prepare(self, watch: Watch) -> None:
+        """Brings the data set's images into one file, where that is needed and not yet done.
+
+        Raises:
+            ValueError, OSError: data that cannot be read, or too little space.
+        """
+        if isinstance(self.dataset, Preparing):
+            self.dataset.prepare(Path(self.data_dir), watch)
+
     def data(self) -> Data:
         """The data set.
 
         Raises:
-            ConfigError: the featurizer learns from a source and there is none.
+            ConfigError: the featurizer learns from a source and there is none, or the strategy knows two
+                classes and there are more.
             ValueError, OSError: data that cannot be read or learned from.
         """
         data = self.dataset.load(Path(self.data_dir), self.stream("split"))
         if reads_source(self.featurizer) and data.source is None:
             raise ConfigError([NO_SOURCE])
+        if TWO_CLASSES in self.strategy.needs and data.classes != 2:
+            raise ConfigError([f"strategy: {not_two(name_of(self.strategy), data.classes)}"])
         return data
 
     def architecture(self, life: Lifetime, pool: Pool) -> Architecture:

@@ -14,11 +14,14 @@ from numpy import ndarray
 
 from alrun.cache import scratch
 from alrun.features.featurizer import Encoding, Featurizer
+from alrun.features.on_generator import OnGenerator
+from alrun.generative.gan import Gan
 from alrun.models.encoded import Encoder, FrozenHead
 from alrun.models.network import Architecture
 from alrun.pool import Inputs, Pool, stream
 from alrun.training.model import Model
 from alrun.training.progress import Silent
+from alrun.training.seeding import seeded
 from alrun.training.trainer import Trainer
 from alrun.training.trial import seconds_a_step
 
@@ -29,16 +32,17 @@ LONG = 3.0  # seconds; nothing larger is tried after a trial that took more
 
 
 class Forecast(NamedTuple):
-    """Seconds at most, patience left out of account: making features, all fits, all evaluations."""
+    """Seconds at most, patience left out of account: features, all fits, all evaluations, a generator."""
 
     features: float
     training: float
     evaluation: float
+    generator: float = 0.0
 
     @property
     def total(self) -> float:
         """All of them."""
-        return self.features + self.training + self.evaluation
+        return sum(self)
 
     def __str__(self) -> str:
         parts = zip(self._fields, self, strict=True)
@@ -78,6 +82,14 @@ def forecast(
     if model.network.is_frozen and not known:
         training += max(0.0, once - again) / few * len(pool)
     return Forecast(features, training, _evaluation_seconds(model, few, len(sizes)) * test_items)
+
+
+def rehearsed(featurizer: Featurizer | None, gan: Gan | None, pool: Pool) -> Featurizer | None:
+    """The featurizer; one that stands on a generator stands on one of that size that has learned nothing."""
+    if gan is None or not isinstance(featurizer, OnGenerator):
+        return featurizer
+    with seeded(_chance("generator"), pool.inputs.device):
+        return featurizer.on(gan.untrained(pool.inputs))
 
 
 def spoken(seconds: float) -> str:

@@ -109,7 +109,7 @@ class Watched:
             line |= {name: short(value) for name, value in sight.numbers.items()}
             if sight.pseudo is not None:
                 line |= judged(sight.pseudo, self.truth)
-                if sight.epoch in self._kept_epochs(sight.epoch):
+                if len(self.truth.unbought) and sight.epoch in self._kept_epochs(sight.epoch):
                     _keep_rows(sight.pseudo, self.truth, rows_file(self.page, sight.epoch))
             if self._is_tested(sight, self.journal.test_every):
                 line |= _tested(sight.model(), self.truth, self.journal.rows)
@@ -186,7 +186,7 @@ def _mean(values: ndarray, weights: ndarray) -> float | None:
 
 
 def _is_judged(line: Mapping[str, Any]) -> bool:
-    return "pseudo_accuracy" in line
+    return "pseudo_zero_share" in line  # known even where no row is left to be right or wrong about
 
 
 def _keep_rows(pseudo: Pseudo, truth: Truth, file: Path) -> None:

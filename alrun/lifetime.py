@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, fields, is_dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -12,60 +12,26 @@ import torch
 from jaxtyping import Float32, Int64
 from numpy import ndarray
 
-from alrun.cache import Artifact, Cache, Key, Making, Watch, scratch
+from alrun.cache import Key, Making, scratch
 from alrun.clock import Clock
-from alrun.code import code_version
 from alrun.data.data import array_digest
+from alrun.features import matrices
 from alrun.features.encoding import encoded
-from alrun.features.featurizer import Encoding, Featurizer
+from alrun.features.featurizer import Encoding, Featurizer, is_cached, on_any_device, reads_source
+from alrun.features.on_generator import OnGenerator
+from alrun.generative.gan import Gan
+from alrun.generative.generator import Generator
+from alrun.graph.kept import keep_graph, read_graph
 from alrun.graph.knn import Graph, Knn
 from alrun.models.encoded import Encoder
 from alrun.pool import Inputs, Pool
+from alrun.shelf import NO_SHELF, Shelf, identity, name_of, told
 
 log = logging.getLogger(__name__)
 
 DEVICES = ("cpu", "cuda")  # kinds of devices that `alrun.environment.chosen_device` gives
 
 Stream = Callable[..., np.random.Generator]
-
-
-def name_of(part: object) -> str:
-    """The word for a part in streams, tables and messages: its class in snake case."""
-    letters = type(part).__name__
-    return "".join(f"_{c.lower()}" if c.isupper() and i else c.lower() for i, c in enumerate(letters))
-
-
-class Deaf:
-    """Is told everything and shows nothing."""
-
-    def epoch(self, done: int, total: int) -> None:
-        """Nothing."""
-
-    def say(self, news: str) -> None:
-        """Nothing."""
-
-    def tell(self, news: str) -> None:
-        """Nothing."""
-
-
-@dataclass(frozen=True)
-class Shelf:
-    """Where a run's artifacts are kept.
-
-    Attributes:
-        fingerprint: of the pool's inputs, 64 hex digits.
-        source: of the data set's source, its labels among it, 64 hex digits; None if there is none.
-        show: called with the folder of each artifact that is used, to bring its pictures and tables out.
-    """
-
-    cache: Cache
-    fingerprint: str
-    source: str | None
-    watch: Watch
-    show: Callable[[str, Path], None]
-
-
-NO_SHELF = Shelf(Cache(None), "", None, Deaf(), lambda kind, folder: None)
 
 
 class Lifetime:
@@ -86,13 +52,15 @@ class Lifetime:
         knn: Knn | None,
         device: torch.device,
         shelf: Shelf = NO_SHELF,
+        gan: Gan | None = None,
     ) -> None:
-        self.stream, self.featurizer, self.knn = stream, featurizer, knn
+        self.stream, self.featurizer, self.knn, self.gan = stream, featurizer, knn, gan
         self.device, self.shelf, self.made_on = device, shelf, device.type
         self.clock = Clock(device)
         self.purchases: list[Int64[ndarray, " b"]] = []
         self.once: dict[str, Any] = {}
         self.kept: dict[str, tuple[Any, int]] = {}
+        self.written: dict[str, list[dict[str, Any]]] = {}
 
     @property
     def fixed(self) -> bool:
@@ -102,19 +70,26 @@ class Lifetime:
     @property
     def has_features(self) -> bool:
         """Whether fixed features lie on the shelf, or cost too little to be kept there."""
-        cached = self.featurizer is not None and _is_cached(self.featurizer)
+        cached = self.featurizer is not None and is_cached(self.featurizer)
         return not cached or self.shelf.cache.look("features", self._features_key()) is not None
 
-    def take_up(self, digest: str | None) -> None:
-        """Goes on with the features of this digest if they lie on the shelf, whichever device made them.
+    def generator_ahead(self, pool: Pool) -> float:
+        """Seconds that training the generator may take; 0 where it is kept, or there is none."""
+        kept = self.gan is None or self.shelf.cache.look("generator", self._generator_key()) is not None
+        return 0.0 if kept or self.gan is None else self.gan.seconds(pool.inputs.originals)
+
+    def take_up(self, features: str | None, generator: str | None = None) -> None:
+        """Goes on with features and generator of these digests if they are kept, whichever device made them.
 
         A run that was begun on a GPU is so continued, or opened, on a CPU in the space in which it chose.
         """
-        if digest is None or not self.fixed:
-            return
         for kind in sorted(DEVICES, key=lambda kind: kind == self.device.type):  # its own last, to be taken
-            found = self.shelf.cache.look("features", self._features_key(kind))
-            if found is not None and found.listing["facts"].get("digest") == digest:
+            begun = []
+            if features is not None and self.fixed:
+                begun.append(("features", self._features_key(kind), features))
+            if generator is not None and self.gan is not None:
+                begun.append(("generator", self._generator_key(kind), generator))
+            if begun and all(self._is_kept(*each) for each in begun):
                 self.made_on = kind
 
     def features(self, pool: Pool) -> Float32[ndarray, "n d"]:
@@ -122,22 +97,24 @@ class Lifetime:
         if "features" not in self.once:
             featurizer = self.featurizer
             assert featurizer is not None
-            if not _is_cached(featurizer):
+            if not is_cached(featurizer):
+                bound = self._bound(pool)
                 with self.clock.part("features"), TemporaryDirectory() as folder:
                     rng = self._chance("features", featurizer)
-                    made = featurizer.make(_seen(featurizer, pool), _no_model, rng, scratch(Path(folder)))
+                    made = bound.make(_seen(featurizer, pool), _no_model, rng, scratch(Path(folder)))
                 self.once["features"] = made
             else:
-                self.once["features"] = self._shelved_features(pool, _read_features)
+                self.once["features"] = self._shelved_features(pool, matrices.read)
         return self.once["features"]
 
     def encoder(self, pool: Pool) -> Encoder:
         """The encoder of features that do not depend on a model; it is made, kept and read with them."""
         if "encoder" not in self.once:
-            featurizer = self.featurizer
+            featurizer = self._bound(pool)
             assert isinstance(featurizer, Encoding)  # settings are checked for it
             self.once["features"], self.once["encoder"] = self._shelved_features(
-                pool, lambda folder: (_read_features(folder), featurizer.encoder(folder, pool.inputs))
+                pool,
+                lambda folder: (matrices.read(folder), featurizer.encoder(folder, pool.inputs.originals)),
             )
         return self.once["encoder"]
 
@@ -149,11 +126,28 @@ class Lifetime:
         key = {**self._features_key(), **digests, "encoded_on": self.device.type}
 
         def make(making: Making) -> None:
-            made = encoded(encoder, others, making.epoch)
-            np.save(making.folder / "features.npy", made, allow_pickle=False)
+            made = encoded(encoder, others, making.epoch, making.folder)
+            matrices.keep(making.folder, made)
             making.facts |= {"rows": len(made), "width": made.shape[1]}
 
-        return self.shelf.cache.kept("encoded", key, make, _read_features, self.shelf.watch).value
+        return self.shelf.cache.kept("encoded", key, make, matrices.read, self.shelf.watch).value
+
+    def generator(self, pool: Pool) -> Generator:
+        """The generator, trained on the pool's inputs on first use or read from the shelf.
+
+        Raises:
+            ValueError: there is none among the settings, or one that cannot draw such items.
+        """
+        if "generator" not in self.once:
+            if (gan := self.gan) is None:
+                raise ValueError("this needs a generator and got none; choose e.g. generator=wgan_gp")
+            self.once["generator"] = self._shelved(
+                "generator",
+                self._generator_key(),
+                lambda making: self._make_generator(gan, pool, making),
+                lambda folder: gan.load(folder, pool.inputs.originals),
+            )
+        return self.once["generator"]
 
     def graph(self, pool: Pool) -> Graph:
         """The neighbor graph of the fixed features, made on first use or read from the shelf."""
@@ -161,32 +155,40 @@ class Lifetime:
             features, knn = self.features(pool), self.knn
             assert knn is not None
             digest = self.once.get("features_digest") or array_digest(features)
-
-            def load(folder: Path) -> Graph:
-                neighbors = np.load(folder / "neighbors.npy", allow_pickle=False).astype(np.int64)
-                distances = np.load(folder / "distances.npy", allow_pickle=False)
-                recall = float(np.load(folder / "recall.npy", allow_pickle=False))
-                return Graph(neighbors, distances, knn.symmetrize, recall)
-
             self.once["graph"] = self._shelved(
-                "graph", self._graph_key(digest), lambda making: self._make_graph(features, making), load
+                "graph",
+                self._graph_key(digest),
+                lambda making: self._make_graph(features, making),
+                lambda folder: read_graph(folder, knn),
             )
         return self.once["graph"]
 
-    def plan(self, pool: Pool, graph: bool) -> Iterator[str]:
-        """A line for each artifact that is kept: what of it there is and what must be made."""
-        if self.featurizer is None or not self.fixed:
+    def with_generator(self, needs: frozenset[str]) -> frozenset[str]:
+        """What is needed of what is made once, with the generator if features are and stand on it."""
+        stands = isinstance(self.featurizer, OnGenerator) and needs - {"generator"}
+        return needs | {"generator"} if stands else needs
+
+    def plan(self, pool: Pool, needs: frozenset[str]) -> Iterator[str]:
+        """A line for each needed artifact that is kept: what of it there is and what must be made."""
+        if self.gan is not None and "generator" in needs:
+            yield f"generator: {told(self.shelf.cache.look('generator', self._generator_key()))}"
+        if self.featurizer is None or not self.fixed or not needs - {"generator"}:
             return
+        graph = "graph" in needs
         digest = None
-        if _is_cached(self.featurizer):
+        if is_cached(self.featurizer):
             found = self.shelf.cache.look("features", self._features_key())
             digest = found.listing["facts"].get("digest") if found else None
-            yield f"features ({name_of(self.featurizer)}): {_told(found)}"
+            yield f"features ({name_of(self.featurizer)}): {told(found)}"
         elif graph:
             digest = array_digest(self.features(pool))
         if graph and self.knn is not None:
             found = self.shelf.cache.look("graph", self._graph_key(digest)) if digest else None
-            yield f"graph (k={self.knn.k}): {_told(found)}"
+            yield f"graph (k={self.knn.k}): {told(found)}"
+
+    def _is_kept(self, kind: str, key: Key, digest: str) -> bool:
+        found = self.shelf.cache.look(kind, key)
+        return found is not None and found.listing["facts"].get("digest") == digest
 
     def _shelved(
         self, kind: str, key: Key, make: Callable[[Making], None], load: Callable[[Path], Any]
@@ -210,39 +212,71 @@ class Lifetime:
         return kept.value
 
     def _shelved_features(self, pool: Pool, load: Callable[[Path], Any]) -> Any:
+        if isinstance(self.featurizer, OnGenerator):
+            self.generator(pool)  # before the key, which names its digest
         key = self._features_key()
         return self._shelved("features", key, lambda making: self._make_features(pool, making), load)
 
     def _make_features(self, pool: Pool, making: Making) -> None:
-        featurizer = self.featurizer
-        assert featurizer is not None
-        if self.made_on != self.device.type and not _on_any_device(featurizer):
+        featurizer = self._bound(pool)
+        if not on_any_device(featurizer):
+            self._require_own_device("features")
+        rng = self._chance("features", self.featurizer)
+        features = featurizer.make(_seen(featurizer, pool), _no_model, rng, making)
+        matrices.keep(making.folder, features)
+        making.facts |= {"digest": array_digest(features), "rows": len(features), "width": features.shape[1]}
+
+    def _make_generator(self, gan: Gan, pool: Pool, making: Making) -> None:
+        self._require_own_device("generators")
+        gan.make(pool.inputs.originals, self._chance("generator", gan), making)
+
+    def _require_own_device(self, what: str) -> None:
+        """Refuses to make for a run what it began with and another kind of device had made."""
+        if self.made_on != self.device.type:
             raise ValueError(
-                f"features made on {self.made_on} are damaged, and {self.device.type} makes others; use "
+                f"{what} made on {self.made_on} are damaged, and {self.device.type} makes others; use "
                 f"device={self.made_on}, or begin anew in another output_dir"
             )
-        rng = self._chance("features", featurizer)
-        features = featurizer.make(_seen(featurizer, pool), _no_model, rng, making)
-        np.save(making.folder / "features.npy", features, allow_pickle=False)
-        making.facts |= {"digest": array_digest(features), "rows": len(features), "width": features.shape[1]}
 
     def _make_graph(self, features: Float32[ndarray, "n d"], making: Making) -> None:
         assert self.knn is not None
         graph = self.knn.build(features, self.device)
-        narrow = np.int32 if len(graph) < 2**31 else np.int64
-        np.save(making.folder / "neighbors.npy", graph.neighbors.astype(narrow), allow_pickle=False)
-        np.save(making.folder / "distances.npy", graph.distances, allow_pickle=False)
-        np.save(making.folder / "recall.npy", np.float64(graph.recall), allow_pickle=False)
+        keep_graph(making.folder, graph)
         making.facts |= {"rows": len(graph), "recall": graph.recall}
 
     def _features_key(self, made_on: str | None = None) -> Key:
         featurizer = self.featurizer
         assert featurizer is not None
         chance = int(self._chance("features", featurizer).integers(2**63))
+        made_on = made_on or self.made_on
         source = {"source": self.shelf.source} if reads_source(featurizer) else {}
-        device = {} if _on_any_device(featurizer) else {"device": made_on or self.made_on}
+        device = {} if on_any_device(featurizer) else {"device": made_on}
         pool = {"pool": self.shelf.fingerprint, **source, "chance": f"{chance:x}"}
-        return {**identity(featurizer), **pool, **device}
+        generator = (
+            {"generator": self._generator_digest(made_on)} if isinstance(featurizer, OnGenerator) else {}
+        )
+        return {**identity(featurizer), **pool, **generator, **device}
+
+    def _generator_key(self, made_on: str | None = None) -> Key:
+        assert self.gan is not None
+        chance = int(self._chance("generator", self.gan).integers(2**63))
+        pool = {"pool": self.shelf.fingerprint, "chance": f"{chance:x}"}
+        return {**identity(self.gan), **pool, "device": made_on or self.made_on}
+
+    def _generator_digest(self, made_on: str) -> str | None:
+        """Of the generator that such a device made; None while there is none."""
+        if self.gan is None:
+            return None
+        if made_on == self.made_on and "generator_digest" in self.once:
+            return self.once["generator_digest"]
+        found = self.shelf.cache.look("generator", self._generator_key(made_on))
+        return found.listing["facts"].get("digest") if found else None
+
+    def _bound(self, pool: Pool) -> Featurizer:
+        """The featurizer, on its generator if it stands on one."""
+        featurizer = self.featurizer
+        assert featurizer is not None
+        return featurizer.on(self.generator(pool)) if isinstance(featurizer, OnGenerator) else featurizer
 
     def _graph_key(self, digest: str) -> Key:
         assert self.knn is not None
@@ -255,45 +289,9 @@ class Lifetime:
         return self.stream("artifacts", str(kind), name_of(part))
 
 
-def identity(part: object) -> dict[str, Any]:
-    """What a part's products follow from: its maker, the version of its code, its settings.
-
-    A part may have a property `identity` with the settings that matter, files by their content; without one
-    all fields of the dataclass count.
-    """
-    own = getattr(part, "identity", None)
-    if own is None:
-        own = asdict(part) if is_dataclass(part) and fields(part) else {}  # type: ignore[call-overload]
-    kind = type(part)
-    return {"maker": f"{kind.__module__}.{kind.__qualname__}", "code": code_version(kind.__module__), **own}
-
-
-def reads_source(featurizer: Featurizer | None) -> bool:
-    """Whether it learns from the data set's source; `reads_source = True` on the class says so."""
-    return bool(getattr(featurizer, "reads_source", False))
-
-
 def _seen(featurizer: Featurizer, pool: Pool) -> Pool:
     """What fixed features may follow from: no purchase, and a source only where the key names it."""
     return pool.blank if reads_source(featurizer) else replace(pool.blank, source=None)
-
-
-def _is_cached(featurizer: Featurizer) -> bool:
-    """Whether its features are worth a place on disk; `cached = False` on the class says they are not."""
-    return bool(getattr(featurizer, "cached", True))
-
-
-def _on_any_device(featurizer: Featurizer) -> bool:
-    """Whether the run's device makes no difference; `any_device = True` on the class says so."""
-    return bool(getattr(featurizer, "any_device", False))
-
-
-def _read_features(folder: Path) -> Float32[ndarray, "n d"]:
-    return np.load(folder / "features.npy", allow_pickle=False)
-
-
-def _told(found: Artifact | None) -> str:
-    return f"reused, made {found.listing['made'][:10]} in {found.seconds:.0f} s" if found else "to be made"
 
 
 def _no_model(rows: ndarray) -> ndarray:

@@ -1,19 +1,20 @@
 """The pool: inputs, the labels bought so far, and the tree of random streams."""
 
 import hashlib
-from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated
 
 import numpy as np
-import torch
 from annotated_types import Ge
-from jaxtyping import Float32, Float64, Int64
+from jaxtyping import Float64, Int64, Shaped
 from numpy import ndarray
 
+from alrun.inputs import BLOCK_BYTES as BLOCK_BYTES
+from alrun.inputs import Inputs as Inputs
+from alrun.inputs import Moments as Moments
+
 NOT_BOUGHT = -1
-BLOCK_BYTES = 64 * 2**20
 
 
 def stream(seed: int, *names: str | int) -> np.random.Generator:
@@ -46,108 +47,6 @@ class Seeds:
         return stream(seed if own is None else own, branch, *names)
 
 
-class Moments(NamedTuple):
-    """Mean and standard deviation of the inputs on the network's scale (uint8 counts as value / 255).
-
-    One number a channel for images (h, w) or (c, h, w), one a feature otherwise; where constant, std is 1.
-    """
-
-    mean: Float32[ndarray, " c"]
-    std: Float32[ndarray, " c"]
-
-
-@dataclass(frozen=True, eq=False)
-class Inputs:
-    """Items of one array or memory map (n, ...), uint8 or floating, handed out by row on one device.
-
-    An array that fits is kept whole on the device; otherwise rows are read and moved as they are asked for.
-    """
-
-    array: ndarray
-    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
-    _made: dict[Any, Any] = field(default_factory=dict, repr=False)
-
-    def __post_init__(self) -> None:
-        """Refuses what no network can read.
-
-        Raises:
-            ValueError: no items, or a type that is neither uint8 nor floating.
-        """
-        if self.array.ndim < 2 or len(self.array) == 0:
-            raise ValueError(
-                f"inputs must be (n, ...) with an item and a feature at least, got shape {self.array.shape}"
-            )
-        if self.array.dtype != np.uint8 and self.array.dtype.kind != "f":
-            raise ValueError(
-                f"inputs must be uint8 or floating, got {self.array.dtype}; use astype('float32')"
-            )
-
-    def __len__(self) -> int:
-        return len(self.array)
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Shape of one item."""
-        return self.array.shape[1:]
-
-    @property
-    def is_image(self) -> bool:
-        """Whether items are (h, w) or (c, h, w) with one, three or four channels."""
-        return len(self.shape) == 2 or (len(self.shape) == 3 and self.shape[0] in (1, 3, 4))
-
-    def take(self, rows: ndarray | torch.Tensor) -> torch.Tensor:
-        """The items of these rows, in this order, on the device, as stored (float64 as float32)."""
-        if self._resident is not None:
-            index = torch.as_tensor(rows, device=self.device)
-            return self._resident.index_select(0, index)
-        index = rows.cpu().numpy() if isinstance(rows, torch.Tensor) else rows
-        return torch.from_numpy(_plain(self.array[index])).to(self.device, non_blocking=True)
-
-    def blocks(self) -> list[ndarray]:
-        """All rows in order, cut so that one block's items stay below 64 MiB."""
-        each = max(1, int(np.prod(self.shape)) * self.array.dtype.itemsize)
-        return np.array_split(np.arange(len(self)), max(1, -(-len(self) * each // BLOCK_BYTES)))
-
-    def pixels(self, rows: ndarray) -> Float32[ndarray, "b d"]:
-        """Stored items flattened to float32, uint8 divided by 255; never centered, scaled or augmented."""
-        block = self.array[rows].reshape(len(rows), -1)
-        return (
-            block.astype(np.float32) / np.float32(255)
-            if block.dtype == np.uint8
-            else block.astype(np.float32)
-        )
-
-    @cached_property
-    def moments(self) -> Moments:
-        """Mean and standard deviation of all items, read once, block by block."""
-        channels = self.shape[0] if self.is_image and len(self.shape) == 3 else 1 if self.is_image else -1
-        total = square = np.float64(0)
-        for rows in self.blocks():
-            block = self.pixels(rows).astype(np.float64)
-            block = block.reshape(len(rows), channels, -1) if channels > 0 else block[:, :, None]
-            total = total + block.sum(axis=(0, 2)) / block.shape[2]
-            square = square + (block**2).sum(axis=(0, 2)) / block.shape[2]
-        mean = total / len(self)
-        std = np.sqrt(np.maximum(square / len(self) - mean**2, 0))
-        return Moments(np.asarray(mean, np.float32), np.where(std < 1e-6, 1, std).astype(np.float32))
-
-    def derived(self, key: Any, make: Callable[[], Any]) -> Any:
-        """What `make` gives, made once for these inputs and this key (frozen layers' outputs, say)."""
-        if key not in self._made:
-            self._made[key] = make()
-        return self._made[key]
-
-    @cached_property
-    def _resident(self) -> torch.Tensor | None:
-        if self.device.type == "cuda":
-            free, _ = torch.cuda.mem_get_info(self.device)
-            if self.array.nbytes > free // 2:
-                return None
-        elif isinstance(self.array, np.memmap):
-            return None
-        return torch.from_numpy(_plain(self.array)).to(self.device)
-
-
 @dataclass(frozen=True, eq=False)
 class Source:
     """A second data set of the pool's kind and classes, all of whose labels (m,) are known and cost nothing.
@@ -176,7 +75,9 @@ class Source:
 class Pool:
     """Inputs of n items and the labels bought so far; its rows are the one index space of the program.
 
-    True labels are not here: `labels` is -1 (n,) wherever none was bought.
+    True labels are not here: `labels` is -1 (n,) wherever none was bought. Rows 0 to `real` - 1 are the data
+    set's. Rows behind them are synthetic items, each bought in the round that made it: no strategy may pick
+    them later, and models learn from them as from any other labeled row.
     """
 
     inputs: Inputs
@@ -204,20 +105,35 @@ class Pool:
     def __len__(self) -> int:
         return len(self.labels)
 
+    @property
+    def real(self) -> int:
+        """How many rows are the data set's; those behind them are synthetic."""
+        return len(self.inputs.array)
+
     @cached_property
     def labeled(self) -> Int64[ndarray, " l"]:
-        """Rows with a bought label, sorted."""
+        """Rows with a bought label, sorted; synthetic ones among them."""
         return np.flatnonzero(self.labels != NOT_BOUGHT).astype(np.int64)
 
     @cached_property
     def unlabeled(self) -> Int64[ndarray, " u"]:
-        """Rows without a label, sorted."""
-        return np.flatnonzero(self.labels == NOT_BOUGHT).astype(np.int64)
+        """Rows of the data set without a label, sorted; synthetic rows never are among them."""
+        return np.flatnonzero(self.labels[: self.real] == NOT_BOUGHT).astype(np.int64)
 
     @property
     def blank(self) -> "Pool":
-        """The same pool before any purchase."""
-        return replace(self, labels=np.full(len(self), NOT_BOUGHT, np.int64))
+        """The same pool before any purchase, and so without synthetic rows."""
+        return replace(self, inputs=self.inputs.originals, labels=np.full(self.real, NOT_BOUGHT, np.int64))
+
+    def add(self, items: Shaped[ndarray, "m ..."]) -> "Pool":
+        """A new pool with these synthetic items, as they are stored, as rows n, n+1, ... without a label.
+
+        Raises:
+            ValueError: items of another shape or type, none at all, or numbers that are not finite.
+        """
+        labels = np.full(len(items), NOT_BOUGHT, np.int64)
+        inputs = self.inputs.extended(items)
+        return replace(self, inputs=inputs, labels=np.concatenate([self.labels, labels]))
 
     def reveal(self, rows: Int64[ndarray, " b"], answers: Int64[ndarray, " b"]) -> "Pool":
         """A new pool that knows the answers for these rows too.
@@ -271,10 +187,3 @@ def _require_kin(source: Source, inputs: Inputs, classes: int) -> None:
         )
     if source.labels.max() >= classes:
         raise ValueError(f"labels of the source must be in 0..{classes - 1}, got {source.labels.max()}")
-
-
-def _plain(array: ndarray) -> ndarray:
-    """What torch can take: contiguous, in native byte order, writable, and no wider than float32."""
-    native = np.uint8 if array.dtype == np.uint8 else np.float32
-    plain = np.ascontiguousarray(array, dtype=native)
-    return plain if plain.flags.writeable else plain.copy()

@@ -1,47 +1,45 @@
 """What a strategy sees of a round, what it returns, and what it costs."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
-from jaxtyping import Float32, Float64, Int64
+from jaxtyping import Float32, Int64, Shaped
 from matplotlib.figure import Figure
 from numpy import ndarray
+from torch import Tensor
 
 from alrun.cache import scratch
-from alrun.clock import Clock
-from alrun.features.featurizer import Featurizer
+from alrun.features.unit_images import features_of
+from alrun.generative.generator import Generator
 from alrun.graph.knn import Graph
 from alrun.lifetime import Lifetime
 from alrun.lifetime import name_of as name_of
+from alrun.needs import OF_FEATURES as OF_FEATURES
+from alrun.needs import needed_heads as needed_heads
+from alrun.needs import needs_model as needs_model
 from alrun.pool import Pool
+from alrun.purchase import Batch as Batch
 from alrun.training.model import HEADS, Model
+from alrun.work import Work as Work
 
-AFTER_LABELS = frozenset({"probabilities", "embeddings", "dropout", "labels"})
-OF_FEATURES = frozenset({"features", "graph"})
-
-
-@dataclass(frozen=True, eq=False)
-class Batch:
-    """Rows in order of choice, one score a row (the strategy says what it means), notes (name -> number)."""
-
-    rows: Int64[ndarray, " b"]
-    scores: Float64[ndarray, " b"]
-    notes: Mapping[str, float] = field(default_factory=dict)
+Ask = Callable[[Model, ndarray], ndarray]
 
 
 @runtime_checkable
 class Strategy(Protocol):
     """Chooses what to label.
 
-    `needs` names what it cannot do without: `probabilities`, `embeddings`, `dropout` and `heads.<name>` (a
-    further output of the trainer) are the model's; `features` and `graph` come from the featurizer, and
-    `graph.cosine` says of which metric; `labels` says that some must be bought before; `oracle` says that it
-    buys answers inside a batch.
+    `needs` names what it cannot do without: `probabilities`, `logits`, `embeddings`, `dropout` and
+    `heads.<name>` (a further output of the trainer) are the model's; `features` and `graph` come from the
+    featurizer, `graph.cosine` says of which metric, and `encoded` that images outside the pool have features,
+    too; `generator` is trained on the pool; `labels` says that some must be bought before, `two_classes` that
+    there may be no more; `oracle` says that it buys answers inside a batch, `synthetic` that it adds rows,
+    which somebody must be able to label.
     """
 
     @property
@@ -50,49 +48,11 @@ class Strategy(Protocol):
         ...
 
     def select(self, current: "Round", size: int) -> Batch:
-        """Exactly `size` distinct rows of `current.candidates`."""
+        """Exactly `size` annotations, of distinct rows: candidates of the round, or rows that it added.
+
+        An annotation is a row, but for lines: all rows of one that was asked for (`Round.ask_line`) are one.
+        """
         ...
-
-
-def needs_model(strategy: Strategy, featurizer: Featurizer | None) -> bool:
-    """Whether a strategy cannot choose before the first label is bought."""
-    features = bool(strategy.needs & OF_FEATURES) and featurizer is not None and featurizer.depends_on_model
-    return bool(strategy.needs & AFTER_LABELS) or bool(needed_heads(strategy)) or features
-
-
-def needed_heads(strategy: Strategy) -> frozenset[str]:
-    """Names of the trainer's further outputs that a strategy cannot do without."""
-    return frozenset(need.removeprefix(HEADS) for need in strategy.needs if need.startswith(HEADS))
-
-
-class Work:
-    """What was made, bought and written in one round, shared by all narrowed views of it."""
-
-    def __init__(self, clock: Clock, answer: Callable[[ndarray], ndarray], size: int) -> None:
-        self.clock, self.answer, self.size = clock, answer, size
-        self.rows: dict[str, ndarray] = {}
-        self.known: dict[str, ndarray] = {}
-        self.made: dict[str, Any] = {}
-        self.asked: dict[int, int] = {}
-        self.tables: dict[str, list[dict[str, Any]]] = {}
-        self.figures: dict[str, Callable[[Figure], None]] = {}
-        self.predicted = 0
-
-    def remembered(
-        self, name: str, rows: Int64[ndarray, " b"], total: int, make: Callable[[ndarray], ndarray]
-    ) -> Float32[ndarray, "b w"]:
-        """The rows of a table that is filled row by row, on demand."""
-        known = self.known.setdefault(name, np.zeros(total, bool))
-        missing = np.unique(rows[~known[rows]])
-        if len(missing) or name not in self.rows:
-            self.keep(name, missing, make(missing), total)
-        return self.rows[name][rows]
-
-    def keep(self, name: str, rows: Int64[ndarray, " b"], values: ndarray, total: int) -> None:
-        """Fills rows of a table."""
-        known = self.known.setdefault(name, np.zeros(total, bool))
-        table = self.rows.setdefault(name, np.empty((total, values.shape[1]), np.float32))
-        table[rows], known[rows] = values, True
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,6 +74,10 @@ class Round:
     def probabilities(self, rows: Int64[ndarray, " b"]) -> Float32[ndarray, "b c"]:
         """Class probabilities of these rows; rows that were embedded go through the last layer alone."""
         return self.work.remembered("probabilities", rows, len(self.pool), self._predict)
+
+    def logits(self, rows: Int64[ndarray, " b"]) -> Float32[ndarray, "b c"]:
+        """Outputs of the last layer for these rows: they still differ where probabilities are 0 and 1."""
+        return self.work.remembered("logits", rows, len(self.pool), self._logits)
 
     def embeddings(self, rows: Int64[ndarray, " b"]) -> Float32[ndarray, "b d"]:
         """Inputs of the network's last linear layer for these rows."""
@@ -151,6 +115,15 @@ class Round:
                 self.work.made["features"] = made
         return self.work.made["features"]
 
+    def encoded(self, images: Float32[Tensor, " b *shape"]) -> Float32[ndarray, "b d"]:
+        """What unit images, in [0, 1] and of the items' shape, are in the space of `features`.
+
+        Raises:
+            ValueError: a featurizer that knows the pool's items alone.
+        """
+        with self.work.clock.part("features"):
+            return features_of(images, self.life.featurizer, lambda: self.life.encoder(self.pool), self.model)
+
     @property
     def graph(self) -> Graph:
         """The neighbor graph of the features.
@@ -167,6 +140,11 @@ class Round:
             with self.work.clock.part("graph"):
                 self.work.made["graph"] = self.life.knn.build(features, self.life.device)
         return self.work.made["graph"]
+
+    @property
+    def generator(self) -> Generator:
+        """The generator trained on the pool, made before round 0 where a strategy needs it."""
+        return self.life.generator(self.pool)
 
     def narrow(self, rows: Int64[ndarray, " b"]) -> "Round":
         """The same round with these candidates only.
@@ -207,22 +185,35 @@ class Round:
         self.life.kept[name] = (state, len(self.life.purchases))
         return state
 
+    def add(self, items: Shaped[ndarray, "m ..."]) -> Int64[ndarray, " m"]:
+        """New pool rows of synthetic items, which only this round may buy; all must be in the Batch returned.
+
+        They are labeled by `ask`, by `ask_line`, or with the batch. `pool` and `candidates` stay as they are:
+        the next round's pool has them.
+
+        Raises:
+            ValueError: nobody labels synthetic items, or they are not as the pool stores items
+                (`Inputs.stored` makes them so).
+        """
+        return self.work.purchase.add(self.pool, items)
+
     def ask(self, rows: Int64[ndarray, " b"]) -> Int64[ndarray, " b"]:
-        """Buys answers inside the batch; these rows must be part of the Batch returned.
+        """Buys answers inside the batch, an annotation each; these rows must be part of the Batch returned.
 
         Raises:
             ValueError: a row that is no candidate, was asked before, or goes beyond the round's size.
         """
-        work = self.work
-        if not np.isin(rows, self.candidates).all() or any(int(row) in work.asked for row in rows):
-            raise ValueError(f"ask takes candidates not asked before, got rows {rows.tolist()[:5]}")
-        if len(work.asked) + len(rows) > work.size:
-            wanted = len(work.asked) + len(rows)
-            raise ValueError(f"this round buys {work.size} labels and ask wanted {wanted}; ask for fewer")
-        with work.clock.part("oracle"):
-            answers = work.answer(rows)
-        work.asked.update(zip(rows.tolist(), answers.tolist(), strict=True))
-        return answers
+        with self.work.clock.part("oracle"):
+            return self.work.purchase.ask(rows, self.candidates)
+
+    def ask_line(self, rows: Int64[ndarray, " b"]) -> Int64[ndarray, " b"]:
+        """Buys, as one annotation, where in a line of added rows the class changes; the label of each row.
+
+        Raises:
+            ValueError: rows that were not added in this round, were asked before, or go beyond its size.
+        """
+        with self.work.clock.part("oracle"):
+            return self.work.purchase.ask_line(rows)
 
     @contextmanager
     def timed(self, part: str, predicted: int) -> Iterator[None]:
@@ -235,6 +226,10 @@ class Round:
         """One more line for `<name>.csv` in the run folder; it is there when the round is whole."""
         self.work.tables.setdefault(name, []).append({"round": self.number, **record})
 
+    def written(self, name: str) -> list[dict[str, Any]]:
+        """What was written for `<name>.csv` in earlier rounds, in order."""
+        return self.life.written.get(name, [])
+
     def tell(self, news: str) -> None:
         """A few words for who watches, in the place of those before."""
         self.life.shelf.watch.tell(news)
@@ -243,14 +238,24 @@ class Round:
         """A picture for the run folder's figures, drawn when the round is whole."""
         self.work.figures[f"{name}-round{self.number:03d}"] = draw
 
+    def store(self, name: str, arrays: dict[str, ndarray]) -> None:
+        """Arrays for `<name>/round<number>.npz` in the run folder, there when the round is whole."""
+        self.work.arrays[name] = arrays
+
     def _predict(self, rows: ndarray) -> ndarray:
-        model = self._model("probabilities")
+        return self._ended(rows, "probabilities", Model.predict, Model.classify)
+
+    def _logits(self, rows: ndarray) -> ndarray:
+        return self._ended(rows, "logits", Model.logits, Model.logits_from)
+
+    def _ended(self, rows: ndarray, what: str, of_rows: Ask, of_embeddings: Ask) -> ndarray:
+        model = self._model(what)
         with self.work.clock.part("predict"):
             embedded = self.work.known.get("embeddings")
             if embedded is not None and embedded[rows].all():
-                return model.classify(self.work.rows["embeddings"][rows])
+                return of_embeddings(model, self.work.rows["embeddings"][rows])
             self.work.predicted += len(rows)
-            return model.predict(rows)
+            return of_rows(model, rows)
 
     def _embed(self, rows: ndarray) -> ndarray:
         model = self._model("embeddings")
@@ -282,18 +287,8 @@ def checked(batch: Batch, current: Round, size: int, name: str) -> Batch:
     """The batch itself, if it keeps the contract.
 
     Raises:
-        ValueError: not exactly `size` distinct candidates, scores of another length, or bought rows left out.
+        ValueError: not exactly `size` annotations of distinct rows, a row that is neither a candidate nor
+            added in this round, scores of another length, or rows left out that were bought or added.
     """
-    rows = batch.rows
-    if len(rows) != size or len(np.unique(rows)) != size:
-        raise ValueError(
-            f"{name} must return {size} distinct rows, got {len(np.unique(rows))} of {len(rows)}"
-        )
-    if not np.isin(rows, current.candidates).all():
-        stranger = rows[~np.isin(rows, current.candidates)][0]
-        raise ValueError(f"{name} must choose among the round's candidates, got row {stranger}")
-    if len(batch.scores) != size:
-        raise ValueError(f"{name} must return one score a row, got {len(batch.scores)} for {size}")
-    if not np.isin(list(current.work.asked), rows).all():
-        raise ValueError(f"{name} asked for {len(current.work.asked)} labels and left some out of its batch")
+    current.work.purchase.check(batch, current.candidates, size, name)
     return batch

@@ -228,6 +228,8 @@ def _entry(run: Run, device: str) -> Entry:
     """
     mark = pool_mark(run.folder)
     purchases = read_purchases(run.folder, mark.total)
+    if purchases.synthetic:
+        raise UnreadableError(f"{purchases.synthetic} of its purchases are synthetic and in no pool")
     features = RunFolder(run.folder).load().features
     entry = Entry(run, assemble({**run.settings, "device": device}), mark, purchases, features)
     bought = entry.recorded(np.cumsum([len(rows) for rows in entry.batches]))

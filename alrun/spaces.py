@@ -90,8 +90,9 @@ class Scene:
         """What lives as long as a run with this featurizer, on the run's own shelf."""
         digests = self.data.fingerprint(), self.data.source_fingerprint()
         shelf = Shelf(self.experiment.cache, *digests, self.watch, lambda kind, folder: None)
-        life = Lifetime(self.experiment.stream, featurizer, None, self.device, shelf)
-        life.take_up(RunFolder(self.folder).load().features)
+        gan, saved = self.experiment.generator, RunFolder(self.folder).load()
+        life = Lifetime(self.experiment.stream, featurizer, None, self.device, shelf, gan)
+        life.take_up(saved.features, saved.generator)
         return life
 
 
@@ -103,9 +104,10 @@ def opened(folder: Path, device: str, watch: Watch) -> Scene:
     """
     settings = read_settings(folder / "settings.yaml")
     experiment = assemble({**settings, "device": device})
+    experiment.prepare(watch)
     data = experiment.dataset.load(Path(experiment.data_dir), experiment.stream("split"))
     _same_data(folder, data)
-    purchases = read_purchases(folder, len(data.labels))
+    purchases = _of_the_pool(folder, len(data.labels), watch)
     return Scene(folder, watch, settings, experiment, data, chosen_device(device), purchases)
 
 
@@ -128,8 +130,17 @@ def together(folders: Sequence[Path], device: str, watch: Watch) -> tuple[Scene,
     for run in runs:
         name = named[run.folder]
         title = f"{name}, seed {run.seed}" if name in twice else name
-        bought[title] = read_purchases(run.folder, len(scene.data.labels))
+        again = run.folder == scene.folder  # whatever is to be said of it was said
+        bought[title] = scene.purchases if again else _of_the_pool(run.folder, len(scene.data.labels), watch)
     return scene, bought
+
+
+def _of_the_pool(folder: Path, total: int, watch: Watch) -> Purchases:
+    """What a run bought of its pool; says how much else it bought."""
+    found = read_purchases(folder, total)
+    if found.synthetic:
+        watch.say(f"{folder}: {found.synthetic} synthetic images are left out; see its folder synthetic")
+    return found
 
 
 def points(scene: Scene, space: str, rows: Int64[ndarray, " m"]) -> Float32[ndarray, "m d"]:
@@ -150,7 +161,7 @@ def fixed_features(scene: Scene, featurizer: Featurizer) -> Float32[ndarray, "n 
         ValueError, OSError: features that cannot be made of this pool.
     """
     life = scene.life(featurizer)
-    for line in life.plan(scene.pool, graph=False):
+    for line in life.plan(scene.pool, life.with_generator(frozenset({"features"}))):
         scene.watch.say(line)
     return life.features(scene.pool)
 

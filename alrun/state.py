@@ -10,16 +10,20 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
+import numpy as np
 import torch
 from filelock import FileLock, Timeout
 from matplotlib.figure import Figure
+from numpy import ndarray
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from alrun.config import ConfigError, contents, differences
 from alrun.files import UNREADABLE, Progress, atomic, save_figure, write_text
+from alrun.synthetic import selected
 
 log = logging.getLogger(__name__)
 
@@ -40,17 +44,20 @@ class BusyError(ConfigError):
 class Saved:
     """A run after its last whole round; everything the CSV files hold and all that a continued run needs.
 
-    `round` is -1 before round 0. `features` is the digest of fixed features. `purchases` holds rows, labels
-    and scores of each round in order of choice.
+    `round` is -1 before round 0. `features` and `generator` are digests of what was made before it.
+    `purchases` holds rows, labels and scores of each round in order of choice; where it added synthetic
+    items, what `alrun.synthetic` says of their file; where annotations label several rows, the number of each
+    row's.
     """
 
     round: int = -1
     records: list[dict[str, Any]] = field(default_factory=list)
-    purchases: list[dict[str, list[Any]]] = field(default_factory=list)
+    purchases: list[dict[str, Any]] = field(default_factory=list)
     tables: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
     weights: dict[str, Any] | None = None
     facts: dict[str, float] = field(default_factory=dict)
     features: str | None = None
+    generator: str | None = None
 
 
 class RunFolder:
@@ -128,20 +135,25 @@ class RunFolder:
         """Marks the run as finished: figures are drawn, too."""
         write_text(self.path / "checkpoint" / "finished", "")
 
-    def same_features(self, saved: Saved, digest: str | None) -> None:
-        """Nothing, if the rounds so far were chosen with the fixed features of this digest.
+    def same_made(self, saved: Saved, features: str | None, generator: str | None) -> None:
+        """Nothing, if the rounds so far were chosen with the fixed features and generator of these digests.
 
         Raises:
             ConfigError: they were others; the rounds to come would be chosen in another space.
         """
-        if saved.round >= 0 and saved.features is not None and digest != saved.features:
-            raise ConfigError(
-                [
-                    f"featurizer: the rounds in {self.path} were chosen with other features, which are no "
-                    "longer in cache.dir; restore them, or delete the folder to begin anew"
-                ]
-            )
-        saved.features = digest
+        chosen_with = (
+            ("featurizer", "other features", saved.features, features),
+            ("generator", "another generator", saved.generator, generator),
+        )
+        for key, others, before, now in chosen_with:
+            if saved.round >= 0 and before is not None and before != now:
+                raise ConfigError(
+                    [
+                        f"{key}: the rounds in {self.path} were chosen with {others}, no longer in "
+                        "cache.dir; restore what was there, or delete the folder to begin anew"
+                    ]
+                )
+        saved.features, saved.generator = features, generator
 
     def load(self) -> Saved:
         """The last whole round; a fresh start if there is none.
@@ -168,13 +180,7 @@ class RunFolder:
 
     def write_tables(self, saved: Saved) -> None:
         """`selections.csv`, `rounds.csv` and the strategies' own tables, each whole."""
-        lines = [
-            {"round": number, "rank": rank, "row": row, "label": label, "score": score}
-            for number, batch in enumerate(saved.purchases)
-            for rank, (row, label, score) in enumerate(
-                zip(batch["rows"], batch["labels"], batch["scores"], strict=True)
-            )
-        ]
+        lines = [line for number, batch in enumerate(saved.purchases) for line in selected(number, batch)]
         self._table("selections", lines, SELECTION_COLUMNS)
         self._table("rounds", saved.records, FIRST_COLUMNS)
         for name, records in saved.tables.items():
@@ -190,6 +196,14 @@ class RunFolder:
             figure = Figure(layout="constrained")
             draw(figure)
             save_figure(figure, self.figures / f"{name}.png")
+
+    def store(self, number: int, arrays: Mapping[str, Mapping[str, ndarray]]) -> None:
+        """Arrays that round `number` asked to be kept, a compressed file a name; `read_arrays` finds them."""
+        for name, values in arrays.items():
+            file = arrays_file(self.path, name, number)
+            file.parent.mkdir(exist_ok=True)
+            with atomic(file) as part, part.open("wb") as opened:
+                np.savez_compressed(opened, allow_pickle=False, **values)  # type: ignore[arg-type]
 
     def show(self, kind: str, folder: Path) -> None:
         """Copies an artifact's pictures and tables, as `<kind>-<name>`, to where a reader looks for them."""
@@ -250,6 +264,28 @@ def _logged_to(path: Path) -> Iterator[None]:
 def short(value: float) -> float | int:
     """A number as it stands in a table: whole ones without a point."""
     return int(value) if float(value).is_integer() else float(value)
+
+
+def arrays_file(folder: Path, name: str, number: int) -> Path:
+    """Where a run folder keeps the arrays of this name that a round asked to be kept."""
+    return folder / name / f"round{number:03d}.npz"
+
+
+def read_arrays(folder: Path, name: str, rounds: int) -> Iterator[tuple[int, dict[str, ndarray]]]:
+    """The arrays of this name that were kept in a run folder, with their rounds, of which there are so many.
+
+    Raises:
+        ValueError: a file that cannot be read.
+    """
+    for number in range(rounds):
+        file = arrays_file(folder, name, number)
+        if not file.exists():
+            continue
+        try:
+            with np.load(file, allow_pickle=False) as found:
+                yield number, dict(found)
+        except (OSError, ValueError, EOFError, BadZipFile) as error:
+            raise ValueError(f"{file}: cannot be read ({type(error).__name__}); restore it") from None
 
 
 def read_records(path: Path) -> list[dict[str, str]]:

@@ -52,7 +52,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("what", nargs="?", choices=("list", "verify", "prune"), default="list", help="above")
     parser.add_argument(
-        "artifact", nargs="*", help="kinds (features, graph, encoded) or beginnings of ids (default: all)"
+        "artifact",
+        nargs="*",
+        help="kinds (features, generator, graph, encoded) or beginnings of ids (default: all)",
     )
     parser.add_argument(
         "--dir", default="outputs/cache", help="the cache.dir of the runs (default: %(default)s)"

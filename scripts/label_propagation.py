@@ -83,7 +83,11 @@ def draw_toy(path: Path) -> None:
     features = descriptors(points, rng)
     graph = Knn(8, "cosine", "none", "exact", 0.99).build(features)
     order = np.concatenate([rng.permutation(ARM) + ARM * arm for arm in range(3)]).reshape(3, ARM)
-    settings = PseudoLabels("diffusion", 8, 3.0, 0.99, 20, 1e-6, True, True, "paper", "none")
+    settings = PseudoLabels(
+        **{"k": 8, "gamma": 3.0, "min_recall": 0.99, "alpha": 0.99, "iterations": 20, "tolerance": 1e-6},
+        **{"certainty_weights": True, "class_weights": True, "variant": "paper", "y_norm": "none"},
+        kind="diffusion",
+    )
     figure, axes = grid(6, height=4.4)
     for column, count in enumerate((1, 3, 10)):
         bought = order[:, :count].ravel()

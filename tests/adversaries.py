@@ -1,20 +1,17 @@
 """What tests of trainers with an adversary (VAAL, WAAL) share."""
 
-from typing import Any
+from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
-from test_run import Unwatched
-from test_training import PLAIN, chance
+from test_run import Unwatched, rows_of
 from torch import nn
 
+from alrun.assembly import assemble
 from alrun.pool import Inputs, Pool
-from alrun.training.model import Model
-from alrun.training.progress import Silent
-
-
-def fitted(who, data: Pool, architecture: Any = PLAIN, progress=None) -> Model:
-    return who.fit(architecture, data, chance=chance, start=None, progress=progress or Silent())
+from alrun.run import run
+from alrun.state import RunFolder, Saved
 
 
 def state(module: nn.Module) -> dict[str, torch.Tensor]:
@@ -35,3 +32,18 @@ class Stops(Unwatched):
     def round(self, record):
         if record["round"] == 1:
             raise KeyboardInterrupt
+
+
+def gone_on(found: dict, folder: Path) -> tuple[Saved, Saved]:
+    """A run in one go, and one broken off before its second round was committed.
+
+    There the heads of the first round are restored and choose again.
+    """
+    whole = run(assemble(found), RunFolder(folder / "whole"), found, Unwatched())
+    with pytest.raises(KeyboardInterrupt):
+        run(assemble(found), RunFolder(folder / "broken"), found, Stops())
+    again = run(assemble(found), RunFolder(folder / "broken"), found, Unwatched())
+    assert rows_of(again) == rows_of(whole)
+    for one, other in zip(again.records, whole.records, strict=True):
+        assert one["accuracy"] == other["accuracy"]
+    return whole, again

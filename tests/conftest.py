@@ -1,5 +1,6 @@
 """Parts made from the project's own settings, and small rounds to try strategies in."""
 
+import math
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -19,12 +20,17 @@ from omegaconf import DictConfig, OmegaConf
 
 from alrun.cache import Cache, scratch
 from alrun.clock import Clock
+from alrun.coverage import assignment
 from alrun.features.simple import Penultimate, Pixels
+from alrun.generative.generator import Generator
 from alrun.graph.knn import Knn
 from alrun.models.coder import Coding, scale_of
 from alrun.models.critic import Critic
 from alrun.models.discriminator import Discriminator, Familiarity
+from alrun.models.encoded import Encoder
+from alrun.models.loss_predictor import LossPredictor
 from alrun.models.mlp import Mlp
+from alrun.models.network import Adapt
 from alrun.models.vae import VaeNetwork
 from alrun.pool import Inputs, Pool, Seeds
 from alrun.rounds import Lifetime, Round, Work, name_of
@@ -32,6 +38,7 @@ from alrun.training.model import Model
 from alrun.training.seeding import seeded
 
 ROOT = Path(__file__).parent.parent
+MAKERS = ("adba", "gaal")  # strategies whose rows are images of their own
 CPU = torch.device("cpu")
 
 
@@ -62,6 +69,21 @@ def unlabeled(points: np.ndarray, classes: int = 2) -> Pool:
     return Pool(Inputs(points), np.full(len(points), -1, np.int64), classes)
 
 
+def planar(inputs: Inputs) -> Generator:
+    """Draws points of the unit square, or of the cube that such items fill; it has learned nothing."""
+    width = math.prod(inputs.shape)
+    with seeded(np.random.default_rng(0), CPU):
+        layers = torch.nn.Linear(3, width), torch.nn.Sigmoid(), torch.nn.Unflatten(1, (width, 1, 1))
+        network = torch.nn.Sequential(*layers)
+    critic = Encoder(
+        Adapt(inputs.shape, Inputs(np.nan_to_num(inputs.array)).moments, (width,)),
+        torch.nn.Identity(),
+        width=width,
+        widest=width,
+    )
+    return Generator(3, inputs.shape, critic, network.eval().requires_grad_(False), 0.0, CPU)
+
+
 class Situation:
     """A pool of random points with some labels, a small network, and rounds on top."""
 
@@ -81,6 +103,7 @@ class Situation:
             vae = VaeNetwork(Coding(2, "mlp", 2), clean.shape, scale_of(clean))
             discriminator, critic = Familiarity(vae, Discriminator(2, [8])), Critic(8, [4], 0.5)
             heads = torch.nn.ModuleDict({"discriminator": discriminator, "critic": critic})
+            heads["learning_loss"] = LossPredictor([8], 4)
         self.model = Model(network, self.inputs, {}, heads)
 
     def round(
@@ -103,6 +126,8 @@ class Situation:
             Knn(5, "cosine" if "graph.cosine" in who.needs else "sqeuclidean", "none", "auto", 0.99),
             CPU,
         )
+        if "generator" in who.needs:
+            life.once["generator"] = planar(self.inputs)
         work = Work(Clock(CPU), answer, size)
         rng = stream("select", 1, name_of(who))
         return Round(1, self.pool, self.pool.unlabeled, None if cold else self.model, rng, life, work)
@@ -114,6 +139,13 @@ def nursery() -> Iterator[Nursery]:
     made = Nursery()
     yield made
     made.close()
+
+
+@pytest.fixture(params=["compiled", "plain"])
+def way(request, monkeypatch) -> None:
+    """Assignments to medoids by compiled kernels, then by NumPy."""
+    if request.param == "plain":
+        monkeypatch.setattr(assignment, "COMPILED", False)
 
 
 @pytest.fixture
@@ -140,7 +172,7 @@ def situation() -> Callable[..., Situation]:
 
     def make(n: int = 60, seed: int = 0, **options) -> Situation:
         points = np.random.default_rng(seed).normal(size=(n, 2)).astype(np.float32)
-        labeled = {row: row % 3 for row in range(0, n, max(1, n // 6))}
+        labeled = {row: row % 3 % options.get("classes", 3) for row in range(0, n, max(1, n // 6))}
         return Situation(points, labeled, **options)
 
     return make

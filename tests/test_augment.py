@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import CPU
-from test_training import Broken, equal, fitted, images, weights
+from fits import Broken, equal, fitted, images, weights
 from torch.nn import functional
 
 from alrun.models.cnn import S0Cnn

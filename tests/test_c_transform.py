@@ -61,6 +61,8 @@ def test_duals_of_columns_are_the_minima_to_the_last_bit(kind, metric, monkeypat
         for compiled in (True, False):
             monkeypatch.setattr(module, "COMPILED", compiled)
             assert (c_transform(points, duals, metric) == expected).all(), (of, compiled)
+            some = np.random.default_rng(4).permutation(len(features))[: len(features) // 3]
+            assert (c_transform(points, duals, metric, columns=some) == expected[some]).all(), (of, compiled)
 
 
 @pytest.mark.parametrize("metric", METRICS)

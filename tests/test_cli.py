@@ -119,7 +119,7 @@ def test_help_answers_without_heavy_imports(tmp_path):
         [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True, timeout=60
     )
     assert done.stdout.strip().endswith("[]")
-    assert "strategy: badge, bald, coreset, dgal" in done.stdout
+    assert "strategy: adba, asal, asal_generate" in done.stdout
 
 
 def test_the_resolved_settings_are_shown_and_nothing_is_run(nursery, tmp_path):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import CPU, part, settings
-from test_training import Broken, equal, fitted, images, weights
+from fits import Broken, equal, fitted, images, weights
 from torch import nn
 
 from alrun.models.cnn13 import SMALLEST, Cnn13, block

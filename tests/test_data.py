@@ -1,8 +1,10 @@
 import pickle
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import CPU
 
 from alrun.data import data
 from alrun.data.arrays import Arrays
@@ -21,8 +23,8 @@ def chance(seed=0):
     return stream(seed, "split")
 
 
-def load(name, folder, pool_size=None, balanced=False, classes=None):
-    return Torchvision(name, classes, pool_size, balanced).load(folder, chance())
+def load(name, folder, pool_size=None, balanced=False, classes=None, first=None):
+    return Torchvision(name, first, classes, pool_size, balanced).load(folder, chance())
 
 
 def small(inputs=None, labels=(0, 1, 0, 1), test_inputs=None, test_labels=(0, 1)):
@@ -263,3 +265,24 @@ def test_damaged_files_are_named_and_never_unpickled(tmp_path):
     (tmp_path / "x_test.npy").write_bytes((tmp_path / "x_test.npy").read_bytes()[:-5])
     with pytest.raises(ValueError, match="x_test cannot be read"):
         arrays(tmp_path)
+
+
+def test_a_mapped_pool_is_digested_and_read_without_being_in_memory(tmp_path):
+    """A sparse file of 192 MiB, of which never more than 16 MiB are copied."""
+    shape = (16_384, 3, 64, 64)
+    with (tmp_path / "x_train.npy").open("wb") as file:
+        np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
+        file.truncate(file.tell() + int(np.prod(shape)))
+    np.save(tmp_path / "y_train.npy", np.arange(shape[0]) % 2)
+    np.save(tmp_path / "x_test.npy", np.zeros((2, 3, 64, 64), np.uint8))
+    np.save(tmp_path / "y_test.npy", np.arange(2))
+    tracemalloc.start()
+    found = Arrays(str(tmp_path), None, None, False).load(NOWHERE, chance())
+    digest = found.fingerprint()
+    rows = found.pool(np.full(shape[0], -1), CPU).inputs.take(np.array([16_383, 5]))
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert isinstance(found.inputs, np.memmap)
+    assert len(digest) == 64
+    assert (rows.shape, int(rows.sum())) == ((2, 3, 64, 64), 0)
+    assert peak < 16 * 2**20

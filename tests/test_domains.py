@@ -29,7 +29,7 @@ SUBSET = {"classes": None, "pool_size": None, "balanced": False}
 
 def office31(path: Path | None, source: str = "amazon", target: str = "dslr", **others) -> Office31:
     given = {"pool_share": 0.7, "image_size": 8, **SUBSET, **others}
-    return Office31(None if path is None else str(path), source, target, **given)
+    return Office31(source, target, path=None if path is None else str(path), **given)
 
 
 def archive(

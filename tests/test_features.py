@@ -42,7 +42,10 @@ def exact(points: np.ndarray, count: int) -> np.ndarray:
     return centered @ components.T
 
 
-@pytest.mark.parametrize("name", ["penultimate", "pixels", "pca", "vae", "autoencoder", "pretrained"])
+PRESETS = ["penultimate", "pixels", "pca", "vae", "autoencoder", "pretrained", "s4_autoencoder"]
+
+
+@pytest.mark.parametrize("name", [*PRESETS, "discriminator", "gan_inversion"])
 def test_every_preset_is_a_featurizer(name):
     featurizer = instantiate(OmegaConf.load(CONF / f"{name}.yaml"), _convert_="all")
     assert isinstance(featurizer, Featurizer)
@@ -66,7 +69,7 @@ def test_pixels_are_flat_and_on_the_unit_scale_whatever_the_blocks(monkeypatch, 
     whole = Pixels().make(unlabeled(stored), refuse, rng(), making())
     assert whole.dtype == np.float32
     assert np.allclose(whole, stored.reshape(9, 60) / 255)
-    monkeypatch.setattr("alrun.pool.BLOCK_BYTES", 100)
+    monkeypatch.setattr("alrun.inputs.BLOCK_BYTES", 100)
     assert np.array_equal(whole, Pixels().make(unlabeled(stored), refuse, rng(), making()))
 
 

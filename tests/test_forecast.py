@@ -100,7 +100,7 @@ def told(monkeypatch):
 
 def test_seconds_grow_with_epochs_labels_and_test_items(told):
     slow = Slow(epochs=30, each=0.001, answer=0.002)
-    assert told(slow, [100, 150], 397) == pytest.approx((0, 0.001 * 250 * 30, 0.002 * 397 * 2))
+    assert told(slow, [100, 150], 397) == pytest.approx((0, 0.001 * 250 * 30, 0.002 * 397 * 2, 0))
     assert slow.trials == [8, 8, 100, 100]
 
 

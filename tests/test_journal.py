@@ -247,25 +247,27 @@ def test_a_fit_whose_state_is_never_kept_begins_its_lines_anew(whole, tmp_path, 
     assert lines(tmp_path / "run") == lines(whole)
 
 
-def watched(tmp_path: Path, journal: Journal, total: int) -> Watched:
+def watched(tmp_path: Path, journal: Journal, total: int, unbought=(1, 2, 3)) -> Watched:
     folder = RunFolder(tmp_path)
     progress = folder.progress(0, lambda done, total: None)
-    found = Watched(progress, journal, truth(), Page(0, folder, {}, Clock(CPU)))
+    found = Watched(progress, journal, truth(unbought=unbought), Page(0, folder, {}, Clock(CPU)))
     found.epoch(0, total)
     return found
 
 
-def test_without_a_step_tests_stand_at_the_ends_of_stages_only(tmp_path, monkeypatch):
+@pytest.mark.parametrize("unbought", [(1, 2, 3), ()])
+def test_without_a_step_tests_stand_at_the_ends_of_stages_only(unbought, tmp_path, monkeypatch):
     tested = []
     monkeypatch.setattr("alrun.journal._tested", lambda model, truth, rows: tested.append(model) or {})
     for every, expected in ((None, [2, 6]), (1, [1, 2, 3, 4, 5, 6]), (3, [2, 3, 4, 5, 6])):
         tested.clear()
-        book = watched(tmp_path, Journal(True, every, 0), 6)
+        book = watched(tmp_path, Journal(True, every, 0), 6, unbought)
         for epoch in range(1, 7):
-            made = pseudo([0, 1, 1, 2], np.ones(4)) if epoch >= 2 else None
+            made = pseudo([0, 1, 1, 2], np.ones(4), zero_share=0.0) if epoch >= 2 else None
             stage = "supervised" if epoch < 3 else "semi_supervised"
             book.watch(Sight(stage, epoch, {}, made, lambda epoch=epoch: epoch))
         assert tested == expected
+    assert (tmp_path / "pseudo").exists() == bool(unbought)
 
 
 def test_lines_of_a_fit_join_the_tables_when_it_is_over(tmp_path):

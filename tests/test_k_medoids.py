@@ -1,74 +1,15 @@
-from dataclasses import fields
+"""k-medoids: near the best of all choices, honest about it, the same whatever computes it."""
+
 from itertools import combinations
 
 import numpy as np
 import pytest
 import torch
-from scipy.spatial.distance import cdist
+from crowds import CASES, METRICS, NONE, assert_equal, crowd, gaps, medoids, objective
 
-from alrun.compiled import threads
 from alrun.coverage import assignment
 from alrun.coverage import k_medoids as module
-from alrun.coverage.assignment import Assignment, Space, changes_plainly
 from alrun.coverage.k_medoids import k_medoids
-
-NONE = np.empty(0, np.int64)
-
-
-def medoids(points, size, *, fixed=(), candidates=None, metric="euclidean", seed=0, sample=None, sweeps=100):
-    fixed = np.array(fixed, np.int64)
-    rest = np.setdiff1d(np.arange(len(points)), fixed) if candidates is None else np.array(candidates)
-    rng = np.random.default_rng(seed)
-    return k_medoids(points, fixed, rest, size, metric=metric, rng=rng, sample=sample, sweeps=sweeps)
-
-
-def gaps(points, metric="euclidean"):
-    """All distances by definition; zero rows are orthogonal to all but zero rows."""
-    wide = points.astype(float)
-    if metric == "euclidean":
-        return cdist(wide, wide)
-    zero = ~wide.any(axis=1)
-    wide[zero] = 1
-    return np.where(zero[:, None] | zero, (zero[:, None] ^ zero).astype(float), cdist(wide, wide, "cosine"))
-
-
-def objective(distances, rows):
-    return distances[:, list(rows)].min(axis=1).mean()
-
-
-def crowd(kind, n=120, seed=0):
-    rng = np.random.default_rng(seed)
-    plain = rng.normal(size=(n, 6))
-    outlier = plain.copy()
-    outlier[n // 2] = 1e8
-    zeros = plain.copy()
-    zeros[::7] = 0
-    points = {
-        "plain": plain,
-        "one feature": rng.normal(size=(n, 1)),
-        "integers": rng.integers(0, 3, (n, 3)),
-        "duplicates": plain[rng.integers(8, size=n)],
-        "constant": np.full((n, 3), 0.7),
-        "zero rows": zeros,
-        "an outlier": outlier,
-        "far from the origin": plain + 1e4,
-        "tight clusters": 100 * plain[rng.integers(5, size=n)] + 1e-3 * plain,
-        "tiny": plain * 1e-24,
-        "huge": plain * 1e14,
-    }[kind]
-    return points.astype(np.float32)
-
-
-KINDS = ["plain", "one feature", "integers", "duplicates", "constant", "zero rows", "an outlier"]
-KINDS += ["far from the origin", "tight clusters", "tiny", "huge"]
-METRICS = ["euclidean", "cosine"]
-CASES = [(kind, metric) for kind in KINDS for metric in METRICS]
-
-
-@pytest.fixture(params=["compiled", "plain"])
-def way(request, monkeypatch):
-    if request.param == "plain":
-        monkeypatch.setattr(assignment, "COMPILED", False)
 
 
 @pytest.mark.usefixtures("way")
@@ -145,11 +86,6 @@ def test_compiled_and_plain_ways_give_the_same_bits(kind, metric, monkeypatch):
         assert_equal(ours, plain)
 
 
-def assert_equal(one, other):
-    for each in fields(one):
-        np.testing.assert_array_equal(getattr(one, each.name), getattr(other, each.name))
-
-
 @pytest.mark.parametrize("metric", METRICS)
 @pytest.mark.parametrize("kind", ["plain", "integers", "tight clusters"])
 def test_threads_and_blocks_change_nothing(kind, metric, monkeypatch):
@@ -164,155 +100,6 @@ def test_threads_and_blocks_change_nothing(kind, metric, monkeypatch):
             assert_equal(medoids(points, 12, fixed=[5], metric=metric), whole)
     finally:
         torch.set_num_threads(before)
-
-
-@pytest.mark.parametrize(("kind", "metric"), CASES)
-def test_distances_from_below_are_below_and_near(kind, metric):
-    points = crowd(kind, n=90)
-    space, rows = Space.of(points, metric), np.arange(90)
-    exact = np.array([space.distances(row, rows) for row in range(90)])
-    assert (np.diag(exact) == 0).all()
-    assert (exact == exact.T).all()
-    assert (exact < space.ceiling).all() or kind == "constant"
-    below = space.below(rows).astype(float)
-    squares = exact if metric == "cosine" else exact**2
-    assert (below <= squares).all()
-    sizes = (space.lifted[:, :-2].astype(float) ** 2).sum(axis=1)
-    assert (squares - below <= 1e-5 * (sizes[:, None] + sizes) + 3e-30).all()
-
-
-@pytest.mark.parametrize("width", [1, 3, 64, 512])
-def test_wide_rows_are_not_above_their_distances_either(width):
-    rng = np.random.default_rng(width)
-    points = np.abs(rng.normal(size=(200, width))).astype(np.float32)
-    points[100:] = points[:100] * (1 + 1e-4 * rng.normal(size=(100, 1)))
-    space, rows = Space.of(points.astype(np.float32), "euclidean"), np.arange(200)
-    exact = np.array([space.distances(row, rows) for row in range(200)])
-    assert (space.below(rows) <= exact**2).all()
-    np.testing.assert_allclose(exact, cdist(points.astype(float), points.astype(float)), atol=1e-12)
-
-
-@pytest.mark.parametrize(("kind", "metric"), CASES)
-def test_changes_are_not_above_those_of_the_best_swaps(kind, metric):
-    points = crowd(kind, n=50)
-    space, rows = Space.of(points, metric), np.arange(50)
-    reserve = space.distances(7, rows)
-    with threads() as share:
-        found = Assignment(space, np.array([3, 20, 31]), reserve, share)
-        changes = found.changes(space.below(rows))
-        plain = np.empty(50)
-        state = (space.cuts(found.gaps[:, 1]), found.near, found.gaps, found.losses, metric == "euclidean")
-        changes_plainly(space.below(rows), state, plain)
-    exact = np.array([space.distances(row, rows) for row in range(50)])
-    total = exact[[3, 20, 31, 7]].min(axis=0).sum()
-    trials = [
-        [exact[[*rest, 7, row]].min(axis=0).sum() for row in rows] for rest in ([20, 31], [3, 31], [3, 20])
-    ]
-    best = np.min(trials, axis=0) - total
-    assert (changes <= best).all()
-    assert (plain - changes <= 1e-9 * exact.sum() + 1e-30).all()
-    if kind in ("plain", "zero rows", "integers", "huge"):
-        np.testing.assert_allclose(changes, best, atol=1e-3 * total)
-
-
-@pytest.mark.parametrize(("kind", "metric"), CASES)
-def test_swaps_leave_the_assignment_as_it_would_be_made_anew(kind, metric):
-    points = crowd(kind)
-    space, rng = Space.of(points, metric), np.random.default_rng(0)
-    reserve = space.distances(0, np.arange(len(points)))
-    with threads() as share:
-        found = Assignment(space, np.array([5, 17, 60, 61]), reserve, share)
-        for candidate in rng.permutation(len(points)):
-            if candidate in found.chosen or not found.swap(
-                int(candidate), space.below(np.array([candidate]))[0]
-            ):
-                continue
-            anew = Assignment(space, found.chosen.copy(), reserve, share)
-            assert (anew.gaps == found.gaps).all()
-            assert anew.total == found.total
-            untied = anew.gaps[:, 0] < anew.gaps[:, 1]
-            assert (anew.near[untied, 0] == found.near[untied, 0]).all()
-            np.testing.assert_allclose(anew.losses.sum(), found.losses.sum(), rtol=1e-9)
-
-
-def test_fixed_medoids_stay_and_are_never_chosen():
-    points = np.vstack([np.zeros((30, 2)), np.full((30, 2), 5), np.full((5, 2), 9)]).astype(np.float32)
-    points += np.random.default_rng(0).normal(size=points.shape).astype(np.float32) / 10
-    found = medoids(points, 1, fixed=[0, 1])
-    # The first group has its medoids; the larger of the others needs one.
-    assert 30 <= found.rows[0] < 60
-    assert medoids(points, 63, fixed=[0, 1]).rows.tolist() != list(range(2, 65))
-    assert set(medoids(points, 63, fixed=[0, 1]).rows) == set(range(2, 65))
-
-
-def test_only_candidates_are_chosen():
-    points, candidates = crowd("plain"), np.arange(40, 60)[::-1].copy()
-    for fixed in ([], [3]):
-        found = medoids(points, 5, fixed=fixed, candidates=candidates)
-        assert set(found.rows) <= set(candidates)
-        assert len(set(found.rows)) == 5
-        assert found.tried == 20
-        assert_equal(found, medoids(points, 5, fixed=fixed, candidates=np.sort(candidates)))
-
-
-def test_a_fixed_medoid_named_twice_counts_once():
-    points = crowd("plain")
-    assert_equal(medoids(points, 4, fixed=[3, 3, 8]), medoids(points, 4, fixed=[3, 8]))
-
-
-def test_more_medoids_than_distinct_points_are_distinct_rows():
-    found = medoids(crowd("duplicates"), 20)
-    assert found.objective == 0
-    assert len(set(found.rows)) == 20
-    assert (found.converged, found.losses[8:].sum()) == (True, 0)
-
-
-def test_constant_points_cost_nothing():
-    found = medoids(crowd("constant"), 3)
-    assert (found.objective, found.swaps, len(set(found.rows))) == (0, 0, 3)
-
-
-@pytest.mark.usefixtures("way")
-def test_no_medoid_is_a_choice_too():
-    points = crowd("plain")
-    assert medoids(points, 0).objective == np.inf
-    found = medoids(points, 0, fixed=[2, 7])
-    assert found.objective == pytest.approx(objective(gaps(points), [2, 7]), rel=1e-9)
-    assert (len(found.rows), len(found.losses), found.converged) == (0, 0, True)
-    assert medoids(points, 0, candidates=NONE).objective == np.inf
-
-
-@pytest.mark.usefixtures("way")
-@pytest.mark.parametrize("metric", METRICS)
-@pytest.mark.parametrize("kind", KINDS)
-def test_one_medoid_is_the_row_nearest_to_all(kind, metric):
-    points = crowd(kind, n=40)
-    found = medoids(points, 1, metric=metric)
-    means = gaps(points, metric).mean(axis=0)
-    assert found.objective == pytest.approx(means.min(), rel=1e-6, abs=1e-7 if metric == "cosine" else 0)
-    assert found.losses.tolist() == [np.inf]
-
-
-def test_all_candidates_can_be_chosen():
-    points = crowd("plain", n=30)
-    found = medoids(points, 30)
-    assert (found.objective, sorted(found.rows)) == (0, list(range(30)))
-    some = medoids(points, 4, candidates=[5, 9, 2, 22])
-    assert sorted(some.rows) == [2, 5, 9, 22]
-    assert some.objective == pytest.approx(objective(gaps(points), [2, 5, 9, 22]), rel=1e-9)
-
-
-@pytest.mark.parametrize("fixed", [[], [0]])
-def test_one_candidate_is_chosen(fixed):
-    points = crowd("plain", n=30)
-    found = medoids(points, 1, fixed=fixed, candidates=[12])
-    assert found.rows.tolist() == [12]
-    assert (found.converged, found.swaps) == (True, 0)
-
-
-def test_a_single_point_is_its_own_medoid():
-    found = medoids(np.ones((1, 2), np.float32), 1)
-    assert (found.rows.tolist(), found.objective) == ([0], 0)
 
 
 def test_permuted_rows_give_an_equally_good_result():
@@ -352,32 +139,6 @@ def test_cosine_does_not_see_the_length_of_rows():
     points = crowd("plain")
     lengths = (2.0 ** np.random.default_rng(0).integers(-30, 20, (120, 1))).astype(np.float32)
     assert_equal(medoids(points, 6, metric="cosine"), medoids(points * lengths, 6, metric="cosine"))
-
-
-@pytest.mark.parametrize("wrong", [np.nan, np.inf, -np.inf, 1e16])
-def test_a_feature_that_is_no_usable_number_names_the_first_bad_row(wrong):
-    points = crowd("plain")
-    points[[17, 40], 2] = wrong
-    with pytest.raises(ValueError, match="row 17 holds"):
-        medoids(points, 3)
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"size": 121}, "size must be in 0..120, the number of candidates, got 121"),
-        ({"size": -1}, "size must be in 0..120"),
-        ({"candidates": [4, 9, 4]}, "got row 4 twice"),
-        ({"candidates": [4, 9], "fixed": [9]}, "got row 9 twice"),
-        ({"candidates": [4, 120]}, "rows in 0..119, got 120"),
-        ({"candidates": [4], "fixed": [-1]}, "rows in 0..119, got -1"),
-        ({"sweeps": 0}, "at least 1, got 0"),
-        ({"sample": 0}, "at least 1, got 0"),
-    ],
-)
-def test_what_cannot_be_chosen_is_refused(options, message):
-    with pytest.raises(ValueError, match=message):
-        medoids(crowd("plain"), **({"size": 1} | options))
 
 
 def test_the_objective_is_no_worse_than_that_of_the_kmedoids_package():

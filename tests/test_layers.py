@@ -6,10 +6,11 @@ from pathlib import Path
 from conftest import ROOT
 
 ROOMS = (
-    "config files code cache compiled | pool data | models | graph coverage transport wasserstein | "
-    "training | generative | features | clock lifetime rounds budget | strategies | oracle state journal "
-    "track environment | forecast report | experiment run | assembly | screen overrides ui stock "
-    "fixed_spaces spaces scoring objective fit_pictures picture | cli"
+    "config files sheets code cache compiled | inputs pool data | models | graph coverage transport "
+    "wasserstein retrieval | training | generative | features | clock shelf lifetime needs purchase work "
+    "rounds budget | strategies | oracle synthetic state audience journal track environment | forecast "
+    "report | experiment loop run | assembly | screen overrides ui stock fixed_spaces spaces scoring "
+    "objective judging agreement fit_pictures picture | cli"
 )
 # Within one place, what stands first may be imported by what follows.
 ORDER = {room: place for place, room in enumerate(ROOMS.replace("|", " ").split())}

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 import torch
 from conftest import CPU, settings
-from test_label_propagation import begun, fitted, trainer
-from test_training import DROPPED, NORMED, PLAIN, Frozen, chance, equal, images, pool, weights
+from fits import DROPPED, NORMED, PLAIN, Frozen, chance, equal, images, pool, weights
+from fits import fitted_by as fitted
+from pool_fits import begun, trainer
 from torch.nn import functional
 
 from alrun.assembly import assemble

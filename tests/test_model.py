@@ -3,10 +3,11 @@
 import numpy as np
 import pytest
 import torch
-from test_training import DROPPED, NORMED, PLAIN, Frozen, equal, fitted, images, pool, weights
+from fits import DROPPED, NORMED, PLAIN, Frozen, equal, fitted, images, pool, weights
 from torch import nn
 
 from alrun.models.cnn import S0Cnn
+from alrun.models.cnn13 import Cnn13
 from alrun.models.linear import Linear
 from alrun.models.mlp import Mlp
 from alrun.models.network import Adapt, Network
@@ -16,6 +17,7 @@ from alrun.training.batches import Batches
 from alrun.training.dropout import dropout_passes
 from alrun.training.evaluate import calibration_error, evaluate, negative_log_likelihood
 from alrun.training.model import Model, restored
+from alrun.training.parts import parts, widest
 
 
 @pytest.mark.parametrize(
@@ -40,6 +42,17 @@ def test_predictions_do_not_depend_on_the_mini_batch(monkeypatch):
     whole = model.predict(np.arange(24))
     monkeypatch.setattr("alrun.training.parts.CPU_ITEMS", 5)
     assert np.allclose(whole, model.predict(np.arange(24)), atol=1e-6)
+
+
+def test_on_a_gpu_the_widest_layer_bounds_how_many_items_go_through_at_once():
+    cuda, image = torch.device("cuda"), (3, 16, 16)
+    network = Cnn13(128, 0.5, True).build(image, Moments((0.5,) * 3, (0.5,) * 3), 10).eval()
+    assert widest(network, torch.zeros(1, *image)) == 128 * 16 * 16
+    assert widest(network.body[-1], torch.zeros(2, 7)) == 7
+    assert not any(each._forward_hooks for each in network.modules())
+    numbers = 128 * 32 * 32  # of a CIFAR image: 50,000 items need 512 MiB a layer, not 26 GB
+    assert {part.stop - part.start for part in parts(50_000, numbers, cuda)[:-1]} == {512}
+    assert parts(300, 5, cuda) == [slice(0, 300)]
 
 
 def test_a_model_on_other_inputs_keeps_its_network():

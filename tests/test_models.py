@@ -18,7 +18,7 @@ from alrun.models.vgg import Vgg16
 from alrun.pool import Inputs, Moments
 
 CONF = Path(__file__).parent.parent / "conf" / "model"
-HEADS_ALONE = {"frozen_head"}  # becomes a network on a featurizer's encoder
+HEADS_ALONE = {"frozen_head", "linear_head"}  # become networks on a featurizer's encoder
 SHAPES = [(8, 8), (28, 28), (3, 32, 32)]
 GRAY = Moments(np.array([0.4], np.float32), np.array([0.2], np.float32))
 COLOR = Moments(np.repeat(GRAY.mean, 3), np.repeat(GRAY.std, 3))

@@ -222,7 +222,7 @@ def test_effort_is_doubled_until_the_recall_is_reached(monkeypatch, caplog):
 def test_too_low_a_recall_is_refused_with_the_remedy(monkeypatch):
     monkeypatch.setattr(cells, "NEAREST", 1)
     monkeypatch.setattr(approximate, "STEPS", 1)
-    with pytest.raises(ValueError, match=r"graph.min_recall=0.99 .* got 0\.\d+; use graph.index=exact"):
+    with pytest.raises(ValueError, match=r"min_recall=0.99 .* got 0\.\d+; lower graph.min_recall"):
         Knn(6, "sqeuclidean", "none", "ivf", 0.99).build(cloud(1500, 16))
 
 

@@ -12,10 +12,10 @@ from matplotlib.figure import Figure
 from rich.console import Console
 from test_run import played
 
-from alrun.lifetime import Deaf
 from alrun.picture import picture
 from alrun.report.selection_picture import Selection, among_strangers, draw_selection, pictured, projected
 from alrun.screen import Bars
+from alrun.shelf import Deaf
 from alrun.spaces import opened, points
 
 

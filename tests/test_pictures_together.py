@@ -8,13 +8,13 @@ import pytest
 from matplotlib.figure import Figure
 from test_objective import POOL, bought, chosen
 
-from alrun.lifetime import Deaf
 from alrun.picture import picture
 from alrun.pool import Inputs
 from alrun.report.image_grid import draw_images, lines
 from alrun.report.purchases import Purchases, read_purchases
 from alrun.report.reading import UnreadableError
 from alrun.report.rounds_picture import Map, draw_rounds
+from alrun.shelf import Deaf
 from alrun.spaces import together
 
 

@@ -7,10 +7,11 @@ from functools import cache
 from typing import Any
 
 import pytest
-from conftest import ROOT, composed, settings
+from conftest import MAKERS, ROOT, composed, settings
 from omegaconf import OmegaConf
 
 from alrun.assembly import assemble
+from alrun.config import ConfigError
 from alrun.experiment import Experiment
 
 CONF = ROOT / "conf"
@@ -42,6 +43,32 @@ def with_every_strategy(*words: str) -> dict[str, dict[str, Any]]:
     return found
 
 
+def refuses_dropout(found: dict[str, Any]) -> bool:
+    """Whether a strategy asks a linear model for dropout, which it has not, and says so."""
+    if not found["model"]["_target_"].endswith(".Linear") or found["model"]["dropout"] == 0:
+        return False
+    with pytest.raises(ConfigError, match="a linear model has none"):
+        assemble(found)
+    return True
+
+
+def refuses_another_space(found: dict[str, Any]) -> bool:
+    """Whether ADBA, whose classifier is linear in latents, got another model or featurizer, and says so."""
+    if not found["strategy"]["_target_"].endswith(".Adba"):
+        return False
+    own = settings("strategy=adba")
+    if all(found[part] == own[part] for part in ("model", "featurizer")):
+        return False
+    with pytest.raises(ConfigError, match=r"model[.:]|featurizer: adba needs latents of the generator"):
+        assemble(found)
+    return True
+
+
+def unfit(found: dict[str, Any]) -> bool:
+    """Whether a strategy cannot go with a preset, and says so."""
+    return refuses_dropout(found) or refuses_another_space(found)
+
+
 def test_composing_for_strategies_that_are_alike_is_composing_for_each():
     found = with_every_strategy("dataset=cifar10")
     assert found == {name: settings(f"strategy={name}", "dataset=cifar10") for name in names("strategy")}
@@ -52,7 +79,7 @@ def test_every_strategy_runs_on_the_data_set_with_what_both_bring(dataset, tmp_p
     (tmp_path / "x.npz").write_bytes(b"")
     path = [f"dataset.path={tmp_path / 'x.npz'}"] if dataset == "arrays" else []
     for found in with_every_strategy(f"dataset={dataset}", *path).values():
-        assert isinstance(assemble(found), Experiment)
+        assert unfit(found) or isinstance(assemble(found), Experiment)
 
 
 # Their data sets bring S1's settings by themselves.
@@ -66,14 +93,28 @@ def test_the_presets_of_s1_are_what_their_data_sets_bring(dataset):
     )
 
 
+# By what is in a preset's name, the first that is: a pool no larger than its data set's.
+POOLS = {"s4": 50000, "cifar": 50000, "imagenet": 48000, "svhn": 20000}
+
+
+# To their data sets, which go with every strategy, these add numbers alone; see test_s4_presets.
+NUMBERS_OF_S4 = ("mnist_two", "cifar10_two", "celeba", "svhn", "lsun")
+
+
 @pytest.mark.parametrize(
-    "preset", sorted({*names("experiment")} - {f"s1_{each}" for each in DATA_SETS_OF_S1})
+    "preset",
+    sorted(
+        {*names("experiment")}
+        - {f"s1_{each}" for each in DATA_SETS_OF_S1}
+        - {f"s4_{each}" for each in NUMBERS_OF_S4}
+    ),
 )
 def test_a_preset_composes_with_every_strategy(preset):
     for found in with_every_strategy(f"+experiment={preset}").values():
+        if unfit(found):
+            continue
         experiment = assemble(found)
-        large = "cifar" in preset or "imagenet" in preset
-        assert experiment.budget.plan(50000 if large else 20000 if "svhn" in preset else 2000)
+        assert experiment.budget.plan(next((rows for name, rows in POOLS.items() if name in preset), 2000))
 
 
 @pytest.mark.parametrize("preset", names("experiment"))
@@ -222,11 +263,18 @@ def test_stages_nest_on_the_command_line():
     assert found["strategy"]["second"]["second"]["_target_"].endswith("Margin")
 
 
-@pytest.mark.parametrize("name", names("strategy"))
+@pytest.mark.parametrize("name", sorted({*names("strategy")} - {*MAKERS}))
 def test_every_strategy_can_be_either_stage(name):
     for place in ("first", "second"):
         experiment = assemble(settings("strategy=two_stage", f"strategy@strategy.{place}={name}"))
         assert experiment.strategy.needs >= getattr(experiment.strategy, place).needs
+
+
+@pytest.mark.parametrize("name", MAKERS)
+def test_a_strategy_that_makes_its_own_rows_is_no_stage(name):
+    for place in ("first", "second"):
+        with pytest.raises(ConfigError, match="use it alone"):
+            assemble(settings("strategy=two_stage", f"strategy@strategy.{place}={name}"))
 
 
 def test_every_group_is_a_field_of_the_experiment():

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 from conftest import Situation, settings, strategy
+from pseudo import certainty_by_definition, spread_by_definition
 
 from alrun.assembly import assemble
 from alrun.config import ConfigError
@@ -20,30 +21,17 @@ def made(points, labeled):
     return strategy("propagation"), Situation(points, labeled, classes=2, fixed=True)
 
 
-def scores_by_hand(points, labeled, classes, k=5):
-    n = len(points)
-    unit = points.astype(float) / np.linalg.norm(points, axis=1, keepdims=True)
-    cosines = unit @ unit.T
-    np.fill_diagonal(cosines, -np.inf)
-    near = np.argsort(-cosines, axis=1, kind="stable")[:, :k]
-    A = np.zeros((n, n))
-    np.put_along_axis(A, near, np.maximum(np.take_along_axis(cosines, near, 1), 0) ** 3, axis=1)
-    W = A + A.T
-    S = W / np.sqrt(W.sum(axis=0)) / np.sqrt(W.sum(axis=1))[:, None]
-    Y = np.zeros((n, classes))
-    for row, label in labeled.items():
-        Y[row, label] = 1
-    Z = np.linalg.solve(np.eye(n) - 0.99 * S, Y)
-    shares = Z / Z.sum(axis=1, keepdims=True)
-    omegas = 1 + (shares * np.log(shares)).sum(axis=1) / np.log(classes)
-    return 1 - omegas / omegas.max()
+def scores_by_hand(points, labeled, k=5):
+    labels = np.full(len(points), -1)
+    labels[list(labeled)] = list(labeled.values())
+    return 1 - certainty_by_definition(spread_by_definition(points, labels, k))
 
 
 def test_it_buys_where_the_propagated_labels_say_least():
     points, labeled = fan()
     at, who = Situation(points, labeled, classes=2, fixed=True), strategy("propagation", "iterations=500")
     batch = who.select(at.round(who, 8), 8)
-    wanted = scores_by_hand(points, labeled, 2)
+    wanted = scores_by_hand(points, labeled)
     wanted[list(labeled)] = -1
     assert set(batch.rows.tolist()) == set(np.argsort(-wanted, kind="stable")[:8].tolist())
     np.testing.assert_allclose(batch.scores, wanted[batch.rows], atol=1e-4)

@@ -1,66 +1,21 @@
+"""Pseudo-labels and weights: the paper's formulas, edges, invariances, errors."""
+
 import numpy as np
 import pytest
-import torch
 from conftest import CPU
-from scipy.sparse import csr_array
-from scipy.sparse.linalg import cg
-from scipy.stats import entropy
+from pseudo import (
+    blobs,
+    certainty_by_definition,
+    islands,
+    network,
+    no_network,
+    settings,
+    spread_by_definition,
+)
 
-from alrun.graph import replicator
-from alrun.graph.certainty import certainties, class_weights
-from alrun.graph.kernels import cosine_affinity, normalized, self_taken_first, without_zeros
+from alrun.graph import approximate, cells, knn
+from alrun.graph.kernels import cosine_affinity, without_zeros
 from alrun.graph.knn import Graph, Knn
-from alrun.graph.propagation import label_matrix
-from alrun.graph.pseudo_labels import PseudoLabels
-from alrun.graph.replicator import replicate
-
-
-def settings(**others):
-    """The paper's, but for `others`."""
-    paper = {
-        "kind": "diffusion",
-        "k": 50,
-        "gamma": 3.0,
-        "alpha": 0.99,
-        "iterations": 20,
-        "tolerance": 1e-6,
-        "certainty_weights": True,
-        "class_weights": True,
-        "variant": "paper",
-        "y_norm": "none",
-    }
-    return PseudoLabels(**{**paper, **others})
-
-
-def network(classes, likes=0):
-    """A network that gives every row one class, with a probability of 0.6."""
-
-    def predict(rows):
-        found = np.full((len(rows), classes), 0.4 / max(1, classes - 1), np.float32)
-        found[:, likes] = 0.6
-        return found
-
-    return predict
-
-
-def no_network(rows):
-    raise AssertionError(f"asked the network for rows {rows.tolist()}")
-
-
-def blobs(n=90, classes=3, d=8, seed=0):
-    """Rows around orthogonal directions, their classes, and one label a class."""
-    rng = np.random.default_rng(seed)
-    truth = np.arange(n) % classes
-    points = 3 * np.eye(classes, d)[truth] + 0.3 * np.abs(rng.normal(size=(n, d)))
-    labels = np.full(n, -1)
-    labels[:classes] = truth[:classes]
-    return points.astype(np.float32), truth, labels
-
-
-def islands():
-    """Two pairs of equal rows, orthogonal to each other: a label in one never reaches the other."""
-    points = np.repeat(np.eye(2, dtype=np.float32), 2, axis=0)
-    return points, np.array([1, -1, -1, -1])
 
 
 @pytest.mark.parametrize("variant", ["paper", "repo"])
@@ -79,24 +34,12 @@ def test_labels_and_weights_are_the_paper_s_by_a_direct_solve():
     points, _, labels = blobs(seed=3)
     points[:, :3] += np.random.default_rng(1).random((90, 3)).astype(np.float32) * 3
     labels[10:14] = [0, 0, 1, 2]
-    k, n = 12, 90
-    unit = points.astype(float) / np.linalg.norm(points.astype(float), axis=1, keepdims=True)
-    cosines = unit @ unit.T
-    np.fill_diagonal(cosines, -np.inf)
-    near = np.argsort(-cosines, axis=1, kind="stable")[:, :k]
-    A = np.zeros((n, n))
-    np.put_along_axis(A, near, np.maximum(np.take_along_axis(cosines, near, 1), 0) ** 3, axis=1)
-    W = A + A.T
-    S = W / np.sqrt(W.sum(0)) / np.sqrt(W.sum(1))[:, None]
-    Y = np.where(labels[:, None] == np.arange(3), 1.0, 0.0)
-    Z = np.linalg.solve(np.eye(n) - 0.99 * S, Y)
-    shares = Z / Z.sum(axis=1, keepdims=True)
-    omegas = 1 + (shares * np.log(shares)).sum(axis=1) / np.log(3)
-    omegas /= omegas.max()
+    Z = spread_by_definition(points, labels, 12)
+    omegas = certainty_by_definition(Z)
     wanted = np.where(labels >= 0, labels, Z.argmax(axis=1))
     zetas = 1 / np.bincount(wanted)
 
-    made = settings(k=k, iterations=500).of(points, labels, 3, no_network, CPU)
+    made = settings(k=12, iterations=500).of(points, labels, 3, no_network, CPU)
     assert (made.labels == wanted).all()
     np.testing.assert_allclose(made.weights, np.where(labels >= 0, 1, omegas), atol=1e-4)
     np.testing.assert_allclose(made.class_weights, zetas / zetas.mean(), rtol=1e-6)
@@ -123,40 +66,6 @@ def test_rows_no_label_reaches_have_the_network_s_class_and_no_weight():
         assert made.facts["zero_share"] == 0.5
         assert made.facts["empty_classes"] == 1
         np.testing.assert_allclose(made.class_weights, [0, 1, 1])  # the empty class is no part of the mean
-
-
-@pytest.mark.parametrize(("seed", "d", "k"), [(0, 3, 10), (2, 16, 150)])
-def test_labels_and_weights_are_those_of_the_reference_code_step_by_step(seed, d, k):
-    rng, n, c = np.random.default_rng(seed), 240, 4
-    truth = rng.integers(0, c, n)
-    points = (rng.normal(size=(n, d)) + 1.5 * np.eye(c, d)[truth]).astype(np.float32)
-    labels = np.where(np.isin(np.arange(n), rng.permutation(n)[:30]), truth, -1)
-    unit = points.astype(float) / np.linalg.norm(points.astype(float), axis=1, keepdims=True)
-    near = np.argsort(-unit @ unit.T, axis=1, kind="stable")[:, 1 : k + 1]
-    A = np.zeros((n, n))
-    np.put_along_axis(A, near, np.take_along_axis(unit @ unit.T, near, 1) ** 3, axis=1)
-    W = A + A.T
-    roots = 1 / np.sqrt(W.sum(axis=1))
-    system = np.eye(n) - 0.99 * (roots[:, None] * W * roots)
-    Y = np.where(labels[:, None] == np.arange(c), 1.0, 0.0)
-    Z = np.stack([cg(system, column / column.sum(), rtol=1e-6, maxiter=20)[0] for column in Y.T], axis=1)
-    shares = np.maximum(Z, 0) / np.maximum(Z, 0).sum(axis=1, keepdims=True)
-    omegas = 1 - entropy(shares.T) / np.log(c)
-    wanted = np.where(labels >= 0, labels, shares.argmax(axis=1))
-    made = settings(k=k, variant="repo").of(points, labels, c, no_network, CPU)
-    np.testing.assert_array_equal(made.labels, wanted)
-    np.testing.assert_allclose(made.weights, np.where(labels >= 0, 1, omegas / omegas.max()), atol=1e-5)
-    np.testing.assert_allclose(made.class_weights, n / c / np.bincount(wanted), rtol=1e-6)
-    assert (made.facts["unconverged"] > 0) == (k == 10)  # SciPy's solve was cut off, too
-    assert (A < 0).any() == (k == 150)  # cosines keep their sign
-
-
-def test_the_reference_code_gives_such_rows_class_zero_where_its_weights_are_nan():
-    points, labels = islands()
-    made = settings(variant="repo").of(points, labels, 3, no_network, CPU)
-    assert made.labels.tolist() == [1, 1, 0, 0]
-    np.testing.assert_allclose(made.weights, [1, 1, 0, 0], atol=1e-6)
-    np.testing.assert_allclose(made.class_weights, [4 / 3 / 2, 4 / 3 / 2, 0])
 
 
 def test_without_certainty_weights_only_rows_no_label_reaches_weigh_nothing():
@@ -258,79 +167,6 @@ def test_before_any_label_all_rows_are_the_network_s_and_weigh_nothing():
         assert not made.weights.any()
 
 
-def test_rows_between_two_classes_have_no_weight_and_do_not_make_rounding_large():
-    values = np.full((5, 3), 1 / 3, np.float32)
-    values[:, 0] *= np.float32(1 + 1e-7)
-    omegas, zero = certainties(torch.from_numpy(values))
-    assert not omegas.any()
-    assert not zero.any()
-
-
-def test_certainties_are_golden():
-    values = torch.tensor([[2.0, 0.0], [1.0, 1.0], [3.0, 1.0], [-1.0, 0.0], [-1.0, 5.0]])
-    omegas, zero = certainties(values)
-    quarter = 1 - (0.25 * np.log(4) + 0.75 * np.log(4 / 3)) / np.log(2)
-    np.testing.assert_allclose(omegas, [1, 0, quarter, 0, 1], atol=1e-12)
-    assert zero.tolist() == [False, False, False, True, False]
-
-
-def test_class_weights_are_golden():
-    labels = np.array([0, 0, 0, 2])
-    np.testing.assert_allclose(class_weights(labels, 3, "classes"), [0.5, 0, 1.5], rtol=1e-6)
-    np.testing.assert_allclose(class_weights(labels, 3, "examples"), [4 / 9, 0, 4 / 3], rtol=1e-6)
-    full = class_weights(np.array([0, 0, 0, 1]), 2, "examples")
-    assert full[[0, 0, 0, 1]].mean() == pytest.approx(1)
-
-
-def test_labels_by_class_are_no_prior():
-    points, truth, labels = blobs(d=3)
-    points += 1  # all alike: what a row becomes hangs on how many labels there are
-    labels[:30] = np.where(truth[:30] == 0, 0, labels[:30])
-    assert label_matrix(np.array([1, -1, 1, 0]), 3, by_class=False).tolist() == [
-        [0, 1, 0],
-        [0, 0, 0],
-        [0, 1, 0],
-        [1, 0, 0],
-    ]
-    by_class = label_matrix(np.array([1, -1, 1, 0]), 3, by_class=True)
-    assert by_class.tolist() == [[0, 0.5, 0], [0, 0, 0], [0, 0.5, 0], [1, 0, 0]]
-    plain = settings(k=60).of(points, labels, 3, no_network, CPU)
-    fair = settings(k=60, y_norm="class").of(points, labels, 3, no_network, CPU)
-    assert (plain.labels == 0).mean() > 0.9
-    assert (fair.labels == truth).mean() > 0.9
-    code = settings(k=60, variant="repo").of(points, labels, 3, no_network, CPU)
-    np.testing.assert_array_equal(code.labels, fair.labels)  # no cosine is negative, no row is twice there
-    np.testing.assert_array_equal(code.weights, fair.weights)
-
-
-def test_the_reference_code_keeps_the_sign_of_cosines():
-    graph = Graph(
-        np.array([[1, 2], [0, 2], [0, 1]]),
-        np.array([[0.5, 1.5], [0.5, 1], [1.5, 1]], np.float32),
-        "none",
-        1.0,
-    )
-    plain = cosine_affinity(graph, 3.0, signed=False).toarray()
-    signed = cosine_affinity(graph, 3.0, signed=True).toarray()
-    assert plain.tolist() == [[0, 0.25, 0], [0.25, 0, 0], [0, 0, 0]]
-    assert signed.tolist() == [[0, 0.25, -0.25], [0.25, 0, 0], [-0.25, 0, 0]]
-    S = normalized(csr_array(signed)).toarray()
-    assert np.isfinite(S).all()
-    assert not S[0].any()  # its degree is 0
-    assert not S[2].any()  # its degree is negative
-
-
-def test_the_reference_code_loses_the_first_of_duplicates_before_a_row():
-    points = np.array([[1, 0], [1, 0], [1, 1], [1, 0]], np.float32)
-    graph = Knn(3, "cosine", "none", "auto", 0.99).build(points)
-    W = cosine_affinity(self_taken_first(graph), 3.0, signed=True).toarray()
-    full = cosine_affinity(graph, 3.0, signed=True).toarray()
-    assert full[0, 1] == full[1, 3] == 2
-    assert W[0, 1] == W[0, 3] == 1  # rows 1 and 3 have lost row 0, which still has them
-    assert W[1, 3] == 2
-    assert (W == W.T).all()
-
-
 def test_rounding_makes_no_edges_between_orthogonal_rows():
     graph = Graph(np.array([[1], [0]]), np.array([[1 - 6e-8], [1 - 6e-8]], np.float32), "none", 1.0)
     assert cosine_affinity(graph, 3.0, signed=False).nnz == 0
@@ -341,81 +177,23 @@ def test_rounding_makes_no_edges_between_orthogonal_rows():
     assert cosine_affinity(zeros, 3.0, signed=False).nnz == 0
 
 
-def played(weights, labels, classes, most, start=None):
-    """The replicator's definition, in float64."""
-    shares = np.full((len(labels), classes), 1 / classes) if start is None else start
-    shares[labels >= 0] = np.eye(classes)[labels[labels >= 0]]
-    for _ in range(most):
-        grown = shares * (weights @ shares)
-        sums = grown.sum(axis=1, keepdims=True)
-        after = np.where(sums > 0, grown / np.where(sums > 0, sums, 1), shares)
-        shares = np.where((labels >= 0)[:, None], shares, after)
-    return shares
-
-
-@pytest.mark.parametrize("most", [1, 2, 7, 30])
-def test_the_game_is_played_as_defined(most):
-    rng = np.random.default_rng(0)
-    W = rng.random((12, 12)) * (rng.random((12, 12)) < 0.4)
-    W = np.triu(W, 1) + np.triu(W, 1).T
-    W[11] = W[:, 11] = 0
-    labels = np.array([0, 1, 2] + 9 * [-1])
-    found = replicate(csr_array(W), labels, 4, most=most, tolerance=0.0, device=CPU)
-    np.testing.assert_allclose(found.shares.numpy(), played(W, labels, 4, most), atol=1e-5)
-    assert found.steps == most
-    np.testing.assert_allclose(found.shares[11], 0.25)
-
-
-def test_the_game_ends_where_nothing_moves_and_says_so_where_it_does():
-    points, _, labels = blobs()
-    W = cosine_affinity(Knn(10, "cosine", "none", "auto", 0.99).build(points), 3.0, signed=False)
-    done = replicate(W, labels, 3, most=1000, tolerance=1e-6, device=CPU)
-    assert done.steps < 1000
-    assert done.moving == 0
-    np.testing.assert_allclose(played(W, labels, 3, 1000), done.shares, atol=1e-4)
-    cut = replicate(W, labels, 3, most=2, tolerance=1e-6, device=CPU)
-    assert (cut.steps, cut.moving) == (2, 3)
-
-
-def test_playing_on_where_rows_move_ends_where_all_playing_ends(monkeypatch):
-    rng = np.random.default_rng(0)
-    points = rng.normal(size=(120, 3)).astype(np.float32)
-    labels = np.where(rng.random(120) < 0.1, rng.integers(0, 4, 120), -1)
-    W = cosine_affinity(Knn(6, "cosine", "none", "auto", 0.99).build(points), 3.0, signed=False)
-    wanted, ways = played(W.toarray(), labels, 4, 4000), []
-    for few in (0.0, 0.5, 1.0):
-        monkeypatch.setattr(replicator, "FEW", few)
-        found = replicate(W, labels, 4, most=20000, tolerance=1e-7, device=CPU)
-        assert found.moving == 0
-        np.testing.assert_allclose(found.shares, wanted, atol=1e-3)
-        after = played(W.toarray(), labels, 4, 1, found.shares.numpy().astype(float))
-        assert np.abs(after - found.shares.numpy()).max() < 1e-6
-        ways.append(found.steps)
-    assert len(set(ways)) > 1  # else nobody was ever left out
-
-
-@pytest.mark.parametrize("classes", [10, 33])
-def test_where_no_label_is_rounding_makes_no_class_grow(classes):
-    points = np.random.default_rng(0).normal(size=(60, 3)).astype(np.float32)
-    W = cosine_affinity(Knn(6, "cosine", "none", "auto", 0.99).build(points), 3.0, signed=False)
-    found = replicate(W, np.full(60, -1), classes, most=300, tolerance=0.0, device=CPU).shares
-    assert (found == found[:, :1]).all()
-    np.testing.assert_allclose(found.sum(dim=1), 1, rtol=1e-5)
-
-
-def test_a_scaled_graph_changes_nothing():
-    points, _, labels = blobs(seed=5)
-    W = cosine_affinity(Knn(10, "cosine", "none", "auto", 0.99).build(points), 3.0, signed=False)
-    np.testing.assert_allclose(normalized(W * 8.0).toarray(), normalized(W).toarray(), rtol=1e-14)
-    one, other = (replicate(w, labels, 3, most=20, tolerance=0.0, device=CPU).shares for w in (W, W * 8.0))
-    np.testing.assert_allclose(one, other, atol=1e-6)
-
-
 def test_embeddings_that_are_no_numbers_are_a_clear_error():
     points, _, labels = blobs()
     points[4, 1] = np.nan
     with pytest.raises(ValueError, match="row 4 holds nan"):
         settings().of(points, labels, 3, no_network, CPU)
+
+
+def test_a_large_graph_that_finds_too_few_neighbors_names_the_trainers_setting(monkeypatch):
+    points = np.random.default_rng(0).normal(size=(1500, 16)).astype(np.float32)
+    monkeypatch.setattr(knn, "EXACT_UP_TO", {"cpu": 1000})
+    monkeypatch.setattr(cells, "NEAREST", 1)
+    monkeypatch.setattr(approximate, "STEPS", 1)
+    labels = np.where(np.arange(1500) < 30, np.arange(1500) % 3, -1)
+    with pytest.raises(ValueError, match=r"share min_recall=0.99 .* lower .*trainer.min_recall"):
+        settings(k=6).of(points, labels, 3, network(3), CPU)
+    made = settings(k=6, min_recall=0.01).of(points, labels, 3, network(3), CPU)
+    assert 0.01 <= made.facts["recall"] < 0.99
 
 
 @pytest.mark.parametrize("bad", [np.nan, -0.5, np.inf])

@@ -9,6 +9,7 @@ from test_fit_pictures import trained
 from test_report import made, panel_of, run_settings
 from test_report_figures import axes_of, mean_lines
 
+from alrun.report.aggregating import panels
 from alrun.report.figures import figures
 from alrun.report.reading import read, read_run
 from alrun.report.tables import save_tables, summary
@@ -50,6 +51,17 @@ def test_what_others_reported_is_marked_in_the_figure_of_accuracies(tmp_path):
         *("VAT (reported, not run)", "TDCNN (reported, not run)"),
     ]
     assert not any("reported" in name for name in mean_lines(axes_of(found["train_seconds"])))
+
+
+@pytest.mark.parametrize("count", [2, 4])
+def test_of_several_data_sets_each_panel_shows_what_its_own_runs_quote(count, tmp_path):
+    for number in range(count):
+        told = {} if number else {"reported": {"VAT": {20: 30.0}}}
+        settings = run_settings("margin", f"data{number}", preset=told)
+        made(tmp_path / str(number), [0.1, 0.4, 0.6], settings=settings)
+    shown = figures(panels(read([tmp_path]).runs))["accuracy_by_labels"].axes
+    quoting_panels = ["VAT (reported, not run)" in mean_lines(axes) for axes in shown]
+    assert quoting_panels == [True] + [False] * (count - 1)  # four panels leave two places empty
 
 
 def test_what_others_reported_stands_apart_in_tables(tmp_path):

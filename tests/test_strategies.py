@@ -1,12 +1,18 @@
 """The contract: what every strategy keeps, old or new, found by looking into conf/strategy."""
 
+from functools import partial
+
 import numpy as np
 import pytest
-from conftest import ROOT, Situation, strategy
+from conftest import MAKERS, ROOT, Situation, strategy
 
+from alrun.purchase import SYNTHETIC
 from alrun.rounds import checked, name_of
+from alrun.strategies.two_classes import TWO_CLASSES
 
-NAMES = sorted(path.stem for path in (ROOT / "conf" / "strategy").glob("*.yaml"))
+EVERY = sorted(path.stem for path in (ROOT / "conf" / "strategy").glob("*.yaml"))
+# They choose no rows but make new ones, and have a contract of their own: test_makers.
+NAMES = [name for name in EVERY if name not in MAKERS]
 VARIANTS = [
     ("diffusion", "mini_batch=null"),
     ("diffusion", "mini_batch=3", "clamp=oracle", "shrink_below=0.5"),
@@ -22,11 +28,15 @@ VARIANTS = [
     ("dgal_diffusion", "first_size=20", "second.own_graph.k=3", "second.mini_batch=2"),
     ("seals", "first.k=2"),
     ("kmedoids", "metric=cosine", "sample=30", "sweeps=1"),
+    ("asal", "dims=null", "neighbors=3"),
     ("wasserstein_eoc_p", "metric=cosine", "parts=2"),
 ]
 FEW = {
     **dict.fromkeys(("bald", "dropout_confidence", "dropout_entropy"), ("passes=5",)),
     **{name: ("iterations=1",) for name in NAMES if name.startswith("wasserstein")},
+    "asal": ("steps=5",),
+    "asal_neighbors": ("first.steps=5",),
+    "asal_generate": ("first.steps=5", "first.generated=54"),
 }
 ALL = [(name,) for name in NAMES] + VARIANTS
 each_strategy = pytest.mark.parametrize("words", ALL, ids=" ".join)
@@ -36,8 +46,24 @@ def made(words):
     return strategy(words[0], *words[1:], *FEW.get(words[0], ()))
 
 
+def classes_for(who) -> int:
+    return 2 if TWO_CLASSES in who.needs else 3
+
+
+@pytest.fixture
+def situation(situation, request):
+    """Of three classes, of two for a strategy that knows no more."""
+    words = getattr(request.node, "callspec", None) and request.node.callspec.params.get("words")
+    return partial(situation, classes=classes_for(made(words))) if words else situation
+
+
 def chosen(who, current, size):
     return checked(who.select(current, size), current, size, name_of(who))
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_who_makes_rows_says_so(name):
+    assert (SYNTHETIC in strategy(name).needs) == (name in MAKERS)
 
 
 @each_strategy
@@ -97,7 +123,7 @@ def test_a_permuted_pool_gives_the_permuted_choice_where_nothing_is_drawn(words,
         pytest.skip("searches on from where a solver happens to end")
     order = np.random.default_rng(1).permutation(60)
     labeled = {int(np.flatnonzero(order == row)[0]): int(at.pool.labels[row]) for row in at.pool.labeled}
-    moved = Situation(at.inputs.array[order], labeled)
+    moved = Situation(at.inputs.array[order], labeled, classes_for(who))
     again = chosen(who, moved.round(who, 6), 6)
     if words == ("propagation",):  # rows that no label has reached tie, and the last places are among them
         clear = batch.scores > batch.scores[-1]
@@ -119,9 +145,9 @@ def test_it_keeps_to_narrowed_candidates(words, situation):
 @each_strategy
 def test_hidden_labels_change_nothing_but_the_answers_it_bought(words, situation):
     who, at = made(words), situation()
-    truth = np.random.default_rng(2).integers(0, 3, 60)
+    truth = np.random.default_rng(2).integers(0, classes_for(who), 60)
     rows = chosen(who, at.round(who, 8, truth=truth), 8).rows
-    poisoned = (truth + 1) % 3
+    poisoned = (truth + 1) % classes_for(who)
     poisoned[at.asked] = truth[at.asked]
     again = chosen(who, situation().round(who, 8, truth=poisoned), 8).rows
     assert again.tolist() == rows.tolist()
@@ -131,10 +157,9 @@ def test_hidden_labels_change_nothing_but_the_answers_it_bought(words, situation
 @each_strategy
 def test_it_survives_duplicates_constant_features_and_an_unseen_class(words):
     who = made(words)
-    same = Situation(np.ones((30, 2), np.float32), {0: 0, 7: 1})
-    pairs = Situation(
-        np.repeat(np.random.default_rng(0).normal(size=(15, 2)), 2, 0).astype(np.float32), {0: 2, 9: 2}
-    )
+    classes, twice = classes_for(who), np.repeat(np.random.default_rng(0).normal(size=(15, 2)), 2, 0)
+    same = Situation(np.ones((30, 2), np.float32), {0: 0, 7: 1}, classes)
+    pairs = Situation(twice.astype(np.float32), {0: classes - 1, 9: classes - 1}, classes)
     for at in (same, pairs):
         for size in (1, 6, 28):
             assert len(np.unique(chosen(who, at.round(who, size), size).rows)) == size
@@ -144,7 +169,8 @@ def test_it_survives_duplicates_constant_features_and_an_unseen_class(words):
 def test_it_takes_the_last_candidate(words):
     who = made(words)
     points = np.random.default_rng(0).normal(size=(8, 2)).astype(np.float32)
-    at = Situation(points, {row: row % 3 for row in range(8) if row != 5})
+    classes = classes_for(who)
+    at = Situation(points, {row: row % classes for row in range(8) if row != 5}, classes)
     assert chosen(who, at.round(who, 1), 1).rows.tolist() == [5]
 
 
@@ -153,7 +179,7 @@ def test_features_that_are_no_numbers_are_a_clear_error(words):
     who = made(words)
     points = np.random.default_rng(0).normal(size=(20, 2)).astype(np.float32)
     points[4] = np.nan
-    at = Situation(points, {0: 0, 1: 1})
+    at = Situation(points, {0: 0, 1: 1}, classes_for(who))
     if words == ("random",):
         assert len(chosen(who, at.round(who, 5), 5).rows) == 5
     else:

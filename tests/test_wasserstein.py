@@ -21,6 +21,7 @@ from every_selection import (
 from scipy.stats import wasserstein_distance
 
 from alrun.wasserstein import refinement, search
+from alrun.wasserstein.descent import choice
 from alrun.wasserstein.program import Program
 from alrun.wasserstein.refinement import Refinement
 from alrun.wasserstein.search import Limits, Search
@@ -158,6 +159,18 @@ def test_a_search_that_iterations_end_repeats_exactly():
     for one, other in zip(first.records, second.records, strict=True):
         assert {**one, "seconds": 0} == {**other, "seconds": 0}
     assert {record["phase"] for record in first.records} >= {"start", "refine"}
+
+
+def test_a_bound_is_never_below_zero_nor_above_a_known_cost(caplog):
+    task = task_of(pool(6, n=30), "euclidean", 3)
+    run = Search(task, rules(), Limits(None, None, 0.0), np.random.default_rng(0), lambda record: None)
+    cost = run.offer(choice(task, np.arange(3))) and run.best.cost
+    told = []
+    for bound in (-5.0, cost / 2, cost / 3, cost * 1.1):
+        run.raise_bound(bound)
+        told.append(run.bound)
+    assert told == [0, cost / 2, cost / 2, cost / 2]
+    assert "was refused" in caplog.text
 
 
 def test_it_ends_at_the_gap_asked_for():

@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Int64, Shaped
 from numpy import ndarray
 
+from alrun.cache import Watch
 from alrun.pool import BLOCK_BYTES, Inputs, Pool, Source
 
 
@@ -97,6 +98,15 @@ class Dataset(Protocol):
 
     def load(self, data_dir: Path, chance: np.random.Generator) -> Data:
         """The data; `data_dir` holds downloaded files, `chance` is the run's `split` stream."""
+        ...
+
+
+@runtime_checkable
+class Preparing(Protocol):
+    """A data set whose images are brought into one file before they are first loaded; that may take hours."""
+
+    def prepare(self, data_dir: Path, watch: Watch) -> None:
+        """Does what is missing of that and tells `watch` how far it is; `load` would do so silently."""
         ...
 
 

@@ -5,6 +5,7 @@ import logging
 import os
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -94,14 +95,35 @@ def _whole(target: Path, files: list[str], read: partial) -> ndarray | None:
     return None
 
 
-def _image(root: Path, side: int, file: str) -> UInt8[ndarray, "3 side side"]:
+def square(
+    source: Path | BytesIO, name: str | Path, side: int, crop: int | None
+) -> UInt8[ndarray, "3 side side"]:
+    """An image in RGB, of which the middle square of `crop` pixels (None: the largest) has `side` pixels.
+
+    Resized bilinearly and antialiased; `name` tells the image in messages.
+
+    Raises:
+        ValueError: it cannot be read, or is smaller than `crop`.
+    """
     try:
-        with Image.open(root / file) as stored:
-            fitted = ImageOps.fit(stored.convert("RGB"), (side, side), Image.Resampling.BILINEAR)
+        with Image.open(source) as stored:
+            image = stored.convert("RGB")
     except UNREADABLE as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise ValueError(f"{root / file} is no readable image ({reason}); replace it") from None
+        raise ValueError(f"{name} is no readable image ({reason}); replace it") from None
+    if crop is not None and crop > min(image.size):
+        raise ValueError(f"{name} has {image.width} x {image.height} pixels, below crop={crop}; lower it")
+    if crop is None:
+        fitted = ImageOps.fit(image, (side, side), Image.Resampling.BILINEAR)
+    else:
+        left, top = (image.width - crop) // 2, (image.height - crop) // 2
+        box = (left, top, left + crop, top + crop)
+        fitted = image.resize((side, side), Image.Resampling.BILINEAR, box)
     return np.ascontiguousarray(np.asarray(fitted).transpose(2, 0, 1))
+
+
+def _image(root: Path, side: int, file: str) -> UInt8[ndarray, "3 side side"]:
+    return square(root / file, root / file, side, None)
 
 
 def _place_digest(root: Path, files: list[str], side: int) -> str:

@@ -9,9 +9,8 @@ import numpy as np
 from annotated_types import Ge
 
 from alrun.data.data import Data, Items
-from alrun.data.domains import Share, adapted, two_domains
+from alrun.data.domains import Domains
 from alrun.data.image_files import decoded, images_in
-from alrun.data.subset import Classes, PoolSize, Subset
 
 Domain = Literal["amazon", "dslr", "webcam"]
 
@@ -27,7 +26,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Office31:
+class Office31(Domains):
     """Office-31, (3, s, s) uint8 with s = `image_size`, read from `path`, or `data_dir`/office31.
 
     The source domain is labeled, of the target domain `pool_share` is the pool and the rest the test set,
@@ -39,22 +38,10 @@ class Office31:
     images that are not square the middle square is resized; public f-DAL code squeezes them.
     """
 
-    path: str | None
     source: Domain
     target: Domain
-    pool_share: Share
+    path: str | None
     image_size: Annotated[int, Ge(1)]
-    classes: Classes
-    pool_size: PoolSize
-    balanced: bool
-
-    def __post_init__(self) -> None:
-        """Refuses a domain adapted to itself.
-
-        Raises:
-            ValueError: source and target are the same.
-        """
-        two_domains(self.source, self.target)
 
     def load(self, data_dir: Path, chance: np.random.Generator) -> Data:
         """Both domains, with the file of each image.
@@ -65,14 +52,11 @@ class Office31:
         """
         own = data_dir / FOLDER
         root = own if self.path is None else Path(self.path).expanduser()
-        subset = Subset(self.classes, self.pool_size, self.balanced)
         try:
             listed = {domain: _listed(root, domain) for domain in (self.source, self.target)}
             names = _same_classes(listed)
             source, target = (self._items(root, files, own / ".alrun") for files in listed.values())
-            return adapted(
-                source, target, self.pool_share, subset, names=dict(enumerate(names)), chance=chance
-            )
+            return self.adapted(source, target, dict(enumerate(names)), chance)
         except ValueError as error:
             raise ValueError(f"data set office31: {error}") from None
 

@@ -12,8 +12,7 @@ from scipy.io import loadmat
 from scipy.io.matlab import MatReadError
 
 from alrun.data.data import Data, Items
-from alrun.data.domains import Share, adapted, two_domains
-from alrun.data.subset import Classes, PoolSize, Subset
+from alrun.data.domains import Domains
 
 Domain = Literal["amazon", "caltech", "dslr", "webcam"]
 
@@ -41,7 +40,7 @@ BROKEN = (
 
 
 @dataclass(frozen=True)
-class OfficeCaltech10:
+class OfficeCaltech10(Domains):
     """800 numbers an item: histograms of visual words (SURF), divided by their sum, then standardized.
 
     The source domain is labeled, of the target domain `pool_share` is the pool and the rest the test set,
@@ -60,19 +59,7 @@ class OfficeCaltech10:
 
     source: Domain
     target: Domain
-    pool_share: Share
     standardized_by: Literal["domain", "source"]
-    classes: Classes
-    pool_size: PoolSize
-    balanced: bool
-
-    def __post_init__(self) -> None:
-        """Refuses a domain adapted to itself.
-
-        Raises:
-            ValueError: source and target are the same.
-        """
-        two_domains(self.source, self.target)
 
     def load(self, data_dir: Path, chance: np.random.Generator) -> Data:
         """Both domains; `Data.files` names the file and row (from 0) of each item.
@@ -84,15 +71,12 @@ class OfficeCaltech10:
         source, target = (_read(data_dir / FOLDER, domain) for domain in (self.source, self.target))
         moments = _moments(source.inputs)
         theirs = moments if self.standardized_by == "source" else _moments(target.inputs)
-        subset = Subset(self.classes, self.pool_size, self.balanced)
         try:
-            return adapted(
+            return self.adapted(
                 source._replace(inputs=_standardized(source.inputs, *moments)),
                 target._replace(inputs=_standardized(target.inputs, *theirs)),
-                self.pool_share,
-                subset,
-                names=dict(enumerate(NAMES)),
-                chance=chance,
+                dict(enumerate(NAMES)),
+                chance,
             )
         except ValueError as error:
             raise ValueError(f"data set office_caltech10: {error}") from None

@@ -24,10 +24,12 @@ class Torchvision:
 
     Missing files are downloaded into `data_dir`. Folders there: MNIST, FashionMNIST, EMNIST, USPS,
     cifar-10-batches-py, cifar-100-python, stl10_binary. EMNIST's letters are turned upright, upper and lower
-    case are one class; STL-10's unlabeled images are left out.
+    case are one class; STL-10's unlabeled images are left out. `first`: only so many training images, as the
+    files have them, are the pool, before classes are chosen; null: all.
     """
 
     name: Name
+    first: PoolSize
     classes: Classes
     pool_size: PoolSize
     balanced: bool
@@ -37,9 +39,11 @@ class Torchvision:
 
         Raises:
             FileNotFoundError: files are missing and cannot be downloaded; says which and where to put them.
-            ValueError: damaged files, or a subset that cannot be drawn.
+            ValueError: damaged files, fewer images than `first`, or a subset that cannot be drawn.
         """
         pool, test, names = opened(self.name, SOURCES[self.name], data_dir)
+        if self.first is not None:
+            pool = _first(pool, self.first)
         subset = Subset(self.classes, self.pool_size, self.balanced)
         return subset.of(pool, test, names=dict(enumerate(names)), chance=chance)
 
@@ -75,6 +79,12 @@ class _LabeledStl10(datasets.STL10):
     """STL-10 that does not ask for the 2.6 GB of unlabeled images, nor read them for a checksum."""
 
     train_list = datasets.STL10.train_list[:2]
+
+
+def _first(items: Items, count: int) -> Items:
+    if count > len(items.labels):
+        raise ValueError(f"first wants {count} images but there are {len(items.labels)}; lower dataset.first")
+    return Items(items.inputs[:count], items.labels[:count])
 
 
 def _mnist(kind: type[datasets.MNIST], names: tuple[str, ...], root: Path, download: bool) -> Contents:

@@ -16,8 +16,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from alrun.cache import Making
-from alrun.features.encoding import encoded, require_unit_images
+from alrun.features.encoding import features_by, require_unit_images
 from alrun.features.featurizer import Embed
+from alrun.features.fitting import diverged
 from alrun.features.keepsakes import fill_weights, keep_weights
 from alrun.features.pictures import keep_curves
 from alrun.models.encoded import Encoder
@@ -106,9 +107,7 @@ class Fdal:
         fit = _Fit(self, pool, pool.source, int(rng.integers(2**62)))
         fit.run(making)
         encoder = fit.network.encoder()
-        features = encoded(encoder, pool.inputs)
-        if not np.isfinite(features).all():
-            raise fit.diverged("features that are no numbers")
+        features = features_by(encoder, pool.inputs, making, fit.diverged)
         keep_weights(making.folder, encoder)
         keep_curves(making.folder, "fdal", fit.records)
         making.facts |= _tell(fit.records)
@@ -181,10 +180,7 @@ class _Fit:
 
     def diverged(self, what: str) -> ValueError:
         """The error for numbers that are none."""
-        return ValueError(
-            f"training an encoder must stay finite, got {what} in epoch {len(self.records) + 1} at learning "
-            f"rate {self.settings.learning_rate:g}; lower featurizer.learning_rate"
-        )
+        return diverged(what, len(self.records) + 1, self.settings.learning_rate)
 
     def _kept(self) -> dict[str, Any]:
         network, optimizer = self.network.state_dict(), self.optimizer.state_dict()

@@ -51,3 +51,18 @@ class Encoding(Featurizer, Protocol):
     def encoder(self, folder: Path, inputs: Inputs) -> Encoder:
         """The encoder that `make` left in its folder for these inputs, on their device; frozen."""
         ...
+
+
+def reads_source(featurizer: Featurizer | None) -> bool:
+    """Whether it learns from the data set's source; `reads_source = True` on the class says so."""
+    return bool(getattr(featurizer, "reads_source", False))
+
+
+def is_cached(featurizer: Featurizer) -> bool:
+    """Whether its features are worth a place on disk; `cached = False` on the class says they are not."""
+    return bool(getattr(featurizer, "cached", True))
+
+
+def on_any_device(featurizer: Featurizer) -> bool:
+    """Whether the run's device makes no difference; `any_device = True` on the class says so."""
+    return bool(getattr(featurizer, "any_device", False))

@@ -69,6 +69,14 @@ class Task(Protocol):
         ...
 
 
+def diverged(what: str, epoch: int, rate: float) -> ValueError:
+    """The error for numbers that are none, in this epoch counted from 1."""
+    return ValueError(
+        f"training an encoder must stay finite, got {what} in epoch {epoch} at learning rate {rate:g}; lower "
+        "featurizer.learning_rate"
+    )
+
+
 class Fit:
     """One training under way: a task, its optimizer, a record an epoch, and the best weights so far.
 
@@ -102,10 +110,7 @@ class Fit:
 
     def diverged(self, what: str) -> ValueError:
         """The error for numbers that are none."""
-        return ValueError(
-            f"training an encoder must stay finite, got {what} in epoch {len(self.records) + 1} at learning "
-            f"rate {self.course.rate:g}; lower featurizer.learning_rate"
-        )
+        return diverged(what, len(self.records) + 1, self.course.rate)
 
     def _kept(self) -> dict[str, Any]:
         network, optimizer = self.task.network.state_dict(), self.optimizer.state_dict()

@@ -3,6 +3,7 @@
 import json
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,10 +12,11 @@ from torch import nn
 from alrun.files import atomic, write_text
 from alrun.models.autoencoder import AutoencoderNetwork
 from alrun.models.coder import Coding
+from alrun.models.s4_coder import S4Coding
 from alrun.models.vae import VaeNetwork
 from alrun.pool import Moments
 
-KINDS = {kind.__name__: kind for kind in (VaeNetwork, AutoencoderNetwork)}
+KINDS: dict[str, Any] = {kind.__name__: kind for kind in (VaeNetwork, AutoencoderNetwork, Coding, S4Coding)}
 
 CodeNetwork = VaeNetwork | AutoencoderNetwork
 
@@ -34,11 +36,12 @@ def fill_weights(folder: Path, network: nn.Module) -> None:
     network.load_state_dict(torch.load(folder / "encoder.pt", map_location="cpu", weights_only=True))
 
 
-def keep_codes(folder: Path, network: CodeNetwork, coding: Coding, scale: Moments) -> None:
+def keep_codes(folder: Path, network: CodeNetwork, scale: Moments) -> None:
     """Writes `encoder.pt` and `encoder.json` (what else `read_codes` needs)."""
     told = {
         "network": type(network).__name__,
-        "coding": asdict(coding),
+        "layers": type(network.coding).__name__,
+        "coding": asdict(network.coding),
         "shape": list(network.coder.shape),
         "mean": scale.mean.tolist(),
         "std": scale.std.tolist(),
@@ -56,6 +59,7 @@ def read_codes(folder: Path) -> CodeNetwork:
     told = json.loads((folder / "encoder.json").read_text(encoding="utf-8"))
     scale = Moments(np.array(told["mean"], np.float32), np.array(told["std"], np.float32))
     with torch.random.fork_rng([]):
-        network = KINDS[told["network"]](Coding(**told["coding"]), tuple(told["shape"]), scale)
+        coding = KINDS[told["layers"]](**told["coding"])
+        network = KINDS[told["network"]](coding, tuple(told["shape"]), scale)
     fill_weights(folder, network)
-    return network.to(memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
+    return network.to(memory_format=torch.channels_last).eval()

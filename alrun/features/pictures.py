@@ -12,11 +12,15 @@ from jaxtyping import Float32
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy import ndarray
+from torch import Tensor
 
 from alrun.features.keepsakes import CodeNetwork
 from alrun.files import save_figure, write_text
+from alrun.generative.generator import Generator
+from alrun.models.encoded import Encoder
 from alrun.models.vae import VaeNetwork
 from alrun.pool import Inputs
+from alrun.sheets import sheet
 from alrun.training.views import Views, unit
 
 VERSIONED = False  # see alrun.code
@@ -29,12 +33,18 @@ CURVES = {
         "discrepancy": "discrepancy of source and pool",
         "source_accuracy": "accuracy on the source",
     },
+    "inversion": {
+        "latents": "squared error of latents",
+        "pixels": "squared error of pixels",
+        "spread": "mean square of the pool's latents",
+    },
 }
 
+Curve = Literal["elbo", "simclr", "fdal", "inversion"]
 Records = list[dict[str, float]]
 
 
-def keep_curves(folder: Path, name: Literal["elbo", "simclr", "fdal"], records: Records) -> None:
+def keep_curves(folder: Path, name: Curve, records: Records) -> None:
     """Writes `<name>.csv`, a line an epoch, and `<name>.png` of some of its columns."""
     text = io.StringIO()
     writer = csv.DictWriter(text, list(records[0]), lineterminator="\n")
@@ -55,6 +65,22 @@ def keep_views(folder: Path, views: Views, inputs: Inputs) -> None:
     images = unit(inputs.take(shown_rows(inputs)))
     lines = {"pool": images, "view": views.of(images), "another": views.of(images)}
     save_figure(sheet({name: line.cpu().numpy() for name, line in lines.items()}), folder / "views.png")
+
+
+@torch.no_grad()
+def keep_inversions(
+    folder: Path, encoder: Encoder, generator: Generator, inputs: Inputs, rng: np.random.Generator
+) -> None:
+    """Writes `reconstructions.png`: images of the pool and drawn ones, each above what is drawn of them."""
+    images = unit(inputs.take(shown_rows(inputs)))
+    drawn = unit(generator.images(generator.draw(len(images), rng)))
+
+    def again(seen: Float32[Tensor, "b c h w"]) -> Float32[Tensor, "b c h w"]:
+        return unit(generator.images(encoder(seen)))
+
+    lines = {"pool": images, "of its latents": again(images), "drawn": drawn, "drawn again": again(drawn)}
+    figure = sheet({name: line.cpu().numpy() for name, line in lines.items()})
+    save_figure(figure, folder / "reconstructions.png")
 
 
 def curves(records: Records, drawn: Mapping[str, str]) -> Figure:
@@ -88,32 +114,3 @@ def reconstructions(network: CodeNetwork, inputs: Inputs) -> Figure:
         z = torch.randn(len(x), network.latent, device=inputs.device)
         lines["prior"] = coder.stored(network.decode(z))
     return sheet({name: line.cpu().numpy() for name, line in lines.items()})
-
-
-def sheet(lines: Mapping[str, Float32[ndarray, " b *stored"]]) -> Figure:
-    """Images in rows under each other, named at the left, all on the gray scale of the first row."""
-    images = np.stack([_channels_last(line) for line in lines.values()])
-    low, high = min(0.0, images[0].min()), max(1.0, images[0].max())
-    whole = _joined(np.clip((images - low) / (high - low), 0, 1))
-    side = whole.shape[0] / len(lines)
-    figure = Figure(figsize=(0.8 * images.shape[1] + 0.8, 0.8 * len(lines)), layout="constrained")
-    axes = figure.subplots()
-    axes.imshow(whole, interpolation="nearest")
-    axes.set(xticks=[], yticks=[side * (line + 0.5) for line in range(len(lines))], yticklabels=list(lines))
-    axes.tick_params(length=0)
-    axes.set_frame_on(False)
-    return figure
-
-
-def _channels_last(images: Float32[ndarray, " b *stored"]) -> Float32[ndarray, "b h w 3"]:
-    """Gray images in three channels, color ones without a fourth."""
-    images = images[:, None] if images.ndim == 3 else images
-    return np.moveaxis(np.repeat(images, 3, axis=1) if images.shape[1] == 1 else images[:, :3], 1, -1)
-
-
-def _joined(images: Float32[ndarray, "lines columns h w 3"]) -> Float32[ndarray, "H W 3"]:
-    """All images on one white sheet, with gaps of a sixteenth of their height."""
-    lines, columns, height, width, _ = images.shape
-    gap = max(1, height // 16)
-    bordered = np.pad(images, ((0, 0), (0, 0), (0, gap), (0, gap), (0, 0)), constant_values=1)
-    return bordered.swapaxes(1, 2).reshape(lines * (height + gap), columns * (width + gap), 3)

@@ -83,7 +83,8 @@ class Pretrained:
             FileNotFoundError: torchvision's weights are neither in the cache nor can they be downloaded.
         """
         del embed, rng
-        return encoded(self.encoder(making.folder, pool.inputs), pool.inputs, making.epoch)
+        encoder = self.encoder(making.folder, pool.inputs)
+        return encoded(encoder, pool.inputs, making.epoch, making.folder)
 
     def encoder(self, folder: Path, inputs: Inputs) -> Encoder:
         """The backbone for items like these; nothing is read from the folder.

@@ -1,6 +1,7 @@
 """Features by networks that learn to read items back from few numbers: VAEs and autoencoders."""
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -11,13 +12,14 @@ from numpy import ndarray
 from torch import Tensor, nn
 
 from alrun.cache import Making
-from alrun.features.encoding import encoded
+from alrun.features.encoding import features_by
 from alrun.features.fitting import Course, Fit, Record, Sums
 from alrun.features.keepsakes import CodeNetwork, keep_codes
+from alrun.features.matrices import variances
 from alrun.features.pictures import keep_curves, keep_reconstructions
-from alrun.models.coder import Coding, scale_of
+from alrun.models.coder import scale_of
 from alrun.models.vae import VaeNetwork
-from alrun.pool import Inputs, stream
+from alrun.pool import Inputs, Moments, stream
 from alrun.training.seeding import seeded
 
 log = logging.getLogger(__name__)
@@ -30,12 +32,11 @@ class Reconstruction:
     """What such a network is and what it loses.
 
     Attributes:
-        kind: of network. coding: its layers.
+        build: gives a fresh network for items of a shape and scale, from torch's current generator.
         beta: weight of the divergence. reduction: squared errors of an item are summed or averaged.
     """
 
-    kind: type[CodeNetwork]
-    coding: Coding
+    build: Callable[[tuple[int, ...], Moments], CodeNetwork]
     beta: float
     reduction: Literal["sum", "mean"]
 
@@ -53,15 +54,13 @@ class Reconstruction:
         seed = int(rng.integers(2**62))
         scale = scale_of(inputs)
         with seeded(stream(seed, "weights"), inputs.device):
-            network = self.kind(self.coding, inputs.shape, scale)
+            network = self.build(inputs.shape, scale)
         network = network.to(inputs.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         fit = Fit(course, _Task(network, self), inputs, seed)
         fit.run(making)
-        features = encoded(network.encoder(), inputs)
-        if not np.isfinite(features).all():
-            raise fit.diverged("codes that are no numbers")
+        features = features_by(network.encoder(), inputs, making, fit.diverged)
         making.facts |= _tell(network, features, fit.records)
-        keep_codes(making.folder, network, self.coding, scale)
+        keep_codes(making.folder, network, scale)
         keep_curves(making.folder, "elbo", fit.records)
         with seeded(stream(seed, "pictures"), inputs.device):
             keep_reconstructions(making.folder, network, inputs)
@@ -106,7 +105,7 @@ class _Task:
 def _tell(network: CodeNetwork, features: Float32[ndarray, "n l"], records: list[Record]) -> Record:
     """Says how training went, with a warning about a bad one; the facts to be listed."""
     best = min(records, key=lambda record: record["loss"])
-    active = int((features.var(axis=0) > ACTIVE_VARIANCE).sum())
+    active = int((variances(features) > ACTIVE_VARIANCE).sum())
     log.info(
         "encoder: best of %d epochs is %d: squared error %.4g, divergence %.4g nats; "
         "%d of %d numbers differ among items",

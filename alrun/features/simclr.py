@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from alrun.cache import Making
-from alrun.features.encoding import encoded, require_unit_images
+from alrun.features.encoding import features_by, require_unit_images
 from alrun.features.featurizer import Embed
 from alrun.features.fitting import Course, Fit, Record, Sums
 from alrun.features.keepsakes import fill_weights, keep_weights
@@ -90,9 +90,7 @@ class Simclr:
         )
         fit = Fit(course, task, inputs, seed)
         fit.run(making)
-        features = encoded(trunk.frozen().to(inputs.device), inputs)
-        if not np.isfinite(features).all():
-            raise fit.diverged("features that are no numbers")
+        features = features_by(trunk.frozen().to(inputs.device), inputs, making, fit.diverged)
         making.facts |= _tell(fit.records, batch)
         keep_weights(making.folder, trunk.layers)
         keep_curves(making.folder, "simclr", fit.records)

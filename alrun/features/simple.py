@@ -13,6 +13,7 @@ from sklearn.decomposition import PCA, IncrementalPCA
 from alrun.cache import Making
 from alrun.features.featurizer import Embed
 from alrun.pool import Inputs, Pool
+from alrun.retrieval.projection import signs
 
 WHOLE_BYTES = 2**30
 BLOCK_ROWS = 1024
@@ -86,7 +87,7 @@ class Pca:
                 return _in_blocks(inputs, count)
             fitted = PCA(count, copy=False, svd_solver="auto", random_state=seed)
             projected = fitted.fit_transform(Pixels().make(pool, embed, rng, making))
-        return projected.astype(np.float32) * _signs(np.asarray(fitted.components_))
+        return projected.astype(np.float32) * signs(np.asarray(fitted.components_))
 
 
 def _in_blocks(inputs: Inputs, count: int) -> Float32[ndarray, "n k"]:
@@ -95,16 +96,11 @@ def _in_blocks(inputs: Inputs, count: int) -> Float32[ndarray, "n k"]:
     blocks = np.array_split(np.arange(len(inputs)), max(1, len(inputs) // max(count, BLOCK_ROWS)))
     for rows in blocks:
         fitted.partial_fit(_finite_pixels(inputs, rows), check_input=False)
-    signs = _signs(np.asarray(fitted.components_))
+    turned = signs(np.asarray(fitted.components_))
     out = np.empty((len(inputs), count), np.float32)
     for rows in blocks:
-        out[rows] = fitted.transform(inputs.pixels(rows)) * signs
+        out[rows] = fitted.transform(inputs.pixels(rows)) * turned
     return out
-
-
-def _signs(components: ndarray) -> Float32[ndarray, " k"]:
-    largest = np.abs(components).argmax(axis=1)
-    return np.where(components[np.arange(len(components)), largest] < 0, -1, 1).astype(np.float32)
 
 
 def _finite_pixels(inputs: Inputs, rows: ndarray) -> Float32[ndarray, "b d"]:

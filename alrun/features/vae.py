@@ -1,6 +1,7 @@
 """Features by a variational autoencoder."""
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -57,11 +58,12 @@ class Vae:
             ValueError: inputs or a loss that are not finite, or convolutions for items that are no images.
         """
         del embed
-        coding = Coding(self.latent, self.architecture, self.width)
         sizes = sizes_of(len(pool), self.batch_size)
         course = Course.steady(self.epochs, self.patience, sizes, self.learning_rate, self.mixed_precision)
-        task = Reconstruction(VaeNetwork, coding, self.beta, self.reconstruction)
-        return task.features(course, pool.inputs, rng, making)
+        network = partial(VaeNetwork, Coding(self.latent, self.architecture, self.width))
+        return Reconstruction(network, self.beta, self.reconstruction).features(
+            course, pool.inputs, rng, making
+        )
 
     def encoder(self, folder: Path, inputs: Inputs) -> Encoder:
         """The encoding half of the network in the folder that `make` filled."""

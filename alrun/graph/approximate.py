@@ -48,8 +48,9 @@ def approximate(
         neighbors, distances, recall = _measured(points, search(step), k)
     if recall < min_recall:
         raise ValueError(
-            f"graph.index={index} must find a share graph.min_recall={min_recall:g} of the neighbors, got "
-            f"{recall:.4f}; use graph.index=exact or another index, or lower graph.min_recall"
+            f"the index {index} must find a share min_recall={min_recall:g} of the neighbors, got "
+            f"{recall:.4f}; lower graph.min_recall (trainer.min_recall where a trainer makes the graph), or "
+            "choose graph.index=exact or another"
         )
     log.info("graph.index=%s finds %.4f of the neighbors of %d points", index, recall, PROBE)
     return neighbors, distances, recall
@@ -74,7 +75,7 @@ def _hnsw(points: Points, k: int) -> Search:
     index = faiss.IndexHNSWFlat(points.width, 16)
     index.hnsw.efConstruction = 80
     centered = points.centered(np.float32)
-    with _one_thread():
+    with one_thread():
         index.add(centered)
 
     def search(step: int) -> Int32[ndarray, "m w"]:
@@ -86,7 +87,7 @@ def _hnsw(points: Points, k: int) -> Search:
 
 def _ivf(points: Points, k: int) -> Search:
     """Effort: near cells."""
-    with _one_thread():
+    with one_thread():
         return searcher(points, k + SPARE)
 
 
@@ -98,7 +99,7 @@ def _nndescent(points: Points, k: int) -> Search:
         width = min(len(points) - 1, int((k + 10) * 1.5**step))
         index = faiss.IndexNNDescentFlat(points.width, width)
         index.nndescent.iter = 8
-        with _one_thread():
+        with one_thread():
             index.add(centered)
         return faiss.vector_to_array(index.nndescent.final_graph).reshape(len(points), -1).astype(np.int32)
 
@@ -106,7 +107,7 @@ def _nndescent(points: Points, k: int) -> Search:
 
 
 @contextmanager
-def _one_thread() -> Iterator[None]:
+def one_thread() -> Iterator[None]:
     """FAISS in one thread: what several build together depends on which of them comes first."""
     before = faiss.omp_get_max_threads()
     faiss.omp_set_num_threads(1)

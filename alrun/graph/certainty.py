@@ -38,6 +38,9 @@ def class_weights(
 ) -> Float32[ndarray, " c"]:
     """zeta_c in proportion to 1 / (rows of class c), 0 for a class without rows.
 
+    A class of few rows takes most of it: with a mean of 1 over ten classes, one of a single row and nine of
+    999 weigh 9.92 and 0.0099.
+
     Args:
         labels: of all rows, bought or not.
         classes: C.

@@ -123,6 +123,28 @@ def rounding(
     return slack(width, kind) * (2 * np.sqrt(sizes) + np.sqrt(gaps)) ** 2 + FLOOR
 
 
+def gap_bounds(
+    keys: Float64[ndarray, " b"], sizes: Float64[ndarray, " b"], width: int
+) -> Float64[ndarray, " b"]:
+    """What squared distances are at most where keys by float32 products are at most these.
+
+    A key is half a point's squared norm less its inner product with a partner of squared norm `sizes`.
+    """
+    # A distance D is at most 2 key + size + share (2 sqrt(size) + sqrt(D))^2, and the square at most
+    # 8 size + 2 D.
+    share = slack(width, np.float32)
+    return (np.maximum(2 * keys + sizes, 0) + 8 * share * sizes + FLOOR) / (1 - 2 * share)
+
+
+def key_bounds(
+    gaps: Float64[ndarray, " b"], sizes: Float64[ndarray, " b"], width: int
+) -> Float32[ndarray, " b"]:
+    """What such keys are at most where squared distances are at most these."""
+    far = gaps * (1 + 2.0**-22)  # what rounds to the same float32 ties
+    limits = (far + rounding(sizes, far, width, np.float32) - sizes) / 2
+    return np.nextafter(limits.astype(np.float32), np.float32(np.inf))
+
+
 def slack(width: int, kind: Any) -> float:
     """The share of the squared sum of norms that rounding can take in `rounding`."""
     return float(8 * (np.sqrt(width) + 8) * np.finfo(kind).eps / 2)

@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 
 import numpy as np
 import torch
-from annotated_types import Ge, Gt, Lt
+from annotated_types import Ge, Gt, Le, Lt
 from jaxtyping import Bool, Float32, Int64
 from numpy import ndarray
 from scipy.sparse import csr_array
@@ -26,6 +26,7 @@ from alrun.pool import NOT_BOUGHT
 
 STEPS = 5000  # of the game at most; rows between two classes settle slowly (1,400 at 50,000 rows)
 
+Kind = Literal["diffusion", "network", "gtg"]
 Predict = Callable[[Int64[ndarray, " b"]], Float32[ndarray, "b c"]]
 Facts = dict[str, float]
 
@@ -54,13 +55,13 @@ class Pseudo:
 
 
 @dataclass(frozen=True)
-class PseudoLabels:
-    """How pseudo-labels are made: labels spread on a graph, or the network's own predictions.
+class Spreading:
+    """How labels spread over a graph of embeddings, and what the rows that they reach then weigh.
 
     Attributes:
-        kind: `diffusion` is label propagation, `network` the network's predictions, `gtg` the transduction
-            game of `replicate` (to convergence, at most 5000 steps).
         k, gamma: neighbors a row, and the exponent of cosines in weights between them.
+        min_recall: share of the neighbors, measured on 500 rows, that a graph must have where it is not exact
+            (above 100,000 distinct rows on a CPU, a million on a GPU).
         alpha, iterations, tolerance: of the solve; `tolerance` is that of the game, too.
         certainty_weights: whether omega weighs rows; else all rows that a label has reached weigh 1.
         class_weights: whether zeta weighs classes.
@@ -70,12 +71,15 @@ class PseudoLabels:
             without rows count in the mean of zeta. Where its weights are NaN, ours are the paper's.
         y_norm: `class` divides a label by how many its class has, so that purchases are no prior.
 
+    zeta is the paper's, one over how many rows a class has: a class that pseudo-labels give few rows weighs
+    much more than the others, and one with a single row, its label, may have nearly all of the weight.
+
     Source: S3 eqs. (7) and (9) to (12), section 5.2; `repo`: ALGORITHMS 4.3, items 1 to 8.
     """
 
-    kind: Literal["diffusion", "network", "gtg"]
     k: Annotated[int, Ge(1)]
     gamma: Annotated[float, Gt(0)]
+    min_recall: Annotated[float, Gt(0), Le(1)]
     alpha: Annotated[float, Gt(0), Lt(1)]
     iterations: Annotated[int, Ge(1)]
     tolerance: Annotated[float, Ge(0)]
@@ -83,6 +87,21 @@ class PseudoLabels:
     class_weights: bool
     variant: Literal["paper", "repo"]
     y_norm: Literal["none", "class"]
+
+
+@dataclass(frozen=True)
+class PseudoLabels(Spreading):
+    """How pseudo-labels are made: labels spread on a graph, or the network's own predictions.
+
+    Attributes:
+        kind: `diffusion` is label propagation, `network` the network's predictions, `gtg` the transduction
+            game of `replicate` (to convergence, at most 5000 steps).
+        Others: see `Spreading`.
+
+    Source: S3 section 4.
+    """
+
+    kind: Kind
 
     def of(
         self,
@@ -106,7 +125,7 @@ class PseudoLabels:
 
         Raises:
             ValueError: labels that fit neither classes nor embeddings, an embedding or a probability that is
-                no number.
+                no number, or a graph below `min_recall`.
         """
         _check_labels(labels, classes, len(embeddings))
         seconds: dict[str, float] = {}
@@ -116,7 +135,7 @@ class PseudoLabels:
             values, facts = torch.from_numpy(values).to(device), {}
         else:
             with _timed(seconds, "graph"):
-                graph = Knn(self.k, "cosine", "none", "auto", 0.99).build(embeddings, device)
+                graph = Knn(self.k, "cosine", "none", "auto", self.min_recall).build(embeddings, device)
             with _timed(seconds, "kernel"):
                 graph = without_zeros(graph, embeddings)
                 graph = self_taken_first(graph) if self._repo else graph

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from alrun.compiled import whole_float32
 from alrun.graph.knn import check_features, points_of
-from alrun.graph.points import FLOOR, cuts, rounding, slack
+from alrun.graph.points import cuts, gap_bounds, key_bounds
 from alrun.graph.tiles import TILE_COLUMNS, first_pairs, gaps_between
 from alrun.pool import BLOCK_BYTES
 
@@ -108,16 +108,10 @@ class Search:
         A key is half another's squared norm less the inner product. Cut in groups, the k + 1 groups with the
         smallest least key hold as many rows, one of which may be the row itself.
         """
-        share, d = slack(self._whole.shape[1], np.float32), self._whole.shape[1]
-        each = max(1, keys.shape[1] // (GROUPS * (k + 1)))
+        each, d = max(1, keys.shape[1] // (GROUPS * (k + 1))), self._whole.shape[1]
         groups = keys.shape[1] // each
         if groups > k:
             least = keys[:, : each * groups].unflatten(1, (each, groups)).amin(dim=1)
             key = least.kthvalue(k + 1).values.double().cpu().numpy()
-            # A distance D is at most 2 key + size + share (2 sqrt(size) + sqrt(D))^2, and the square at most
-            # 8 size + 2 D.
-            gap = np.maximum(2 * key + sizes, 0) + 8 * share * sizes + FLOOR
-            last = np.minimum(last, gap / (1 - 2 * share))
-        far = last * (1 + 2.0**-22)  # what rounds to the same float32 ties
-        limits = (far + rounding(sizes, far, d, np.float32) - sizes) / 2
-        return np.nextafter(limits.astype(np.float32), np.float32(np.inf))
+            last = np.minimum(last, gap_bounds(key, sizes, d))
+        return key_bounds(last, sizes, d)

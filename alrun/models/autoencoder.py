@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from alrun.models.coder import Coding, squared_errors
 from alrun.models.encoded import Encoder
+from alrun.models.s4_coder import S4Coding
 from alrun.models.vae import Terms
 from alrun.pool import Moments
 
@@ -15,15 +16,16 @@ from alrun.pool import Moments
 class AutoencoderNetwork(nn.Module):
     """A code of each item, and a decoder of codes. All methods take stored batches, uint8 or floating."""
 
-    def __init__(self, coding: Coding, shape: tuple[int, ...], scale: Moments) -> None:
+    def __init__(self, coding: Coding | S4Coding, shape: tuple[int, ...], scale: Moments) -> None:
         """A fresh network for items of this shape; weights come from torch's current generator.
 
         Raises:
             ValueError: convolutions for items that are no images.
         """
         super().__init__()
-        self.latent = coding.latent
-        self.coder = coding.build(shape, scale, outputs=coding.latent)
+        self.coding = coding
+        self.coder = coding.plain(shape, scale)
+        self.latent = self.coder.latent
 
     def encoder(self) -> Encoder:
         """`code` alone, of the same weights."""

@@ -45,6 +45,10 @@ class Coding:
     architecture: Literal["auto", "cnn", "resnet18", "mlp"]
     width: Annotated[int, Ge(1)]
 
+    def plain(self, shape: tuple[int, ...], scale: Moments) -> "Coder":
+        """A fresh coder whose encoder gives the `latent` numbers that its decoder takes; see `build`."""
+        return self.build(shape, scale, outputs=self.latent)
+
     def build(self, shape: tuple[int, ...], scale: Moments, outputs: int) -> "Coder":
         """A fresh coder of items of this shape into `outputs` numbers, and from `latent` numbers back.
 
@@ -54,7 +58,8 @@ class Coding:
             ValueError: convolutions for items that are no images.
         """
         if self.architecture == "mlp" or (self.architecture == "auto" and not is_image(shape)):
-            return Coder(shape, scale, *_connected(self, prod(shape), outputs), canvas=None)
+            parts = _connected(self, prod(shape), outputs)
+            return Coder(shape, scale, *parts, canvas=None, latent=self.latent)
         if not is_image(shape):
             raise ValueError(
                 f"architecture {self.architecture} encodes images (h, w) or (c, h, w) with c in {CHANNELS}, "
@@ -69,6 +74,7 @@ class Coding:
             encoder(self.width, channels, padded, outputs),
             _upwards(self.width, channels, padded, self.latent),
             canvas=size,
+            latent=self.latent,
         )
 
 
@@ -83,10 +89,14 @@ class Coder(nn.Module):
         decoder: nn.Module,
         *,
         canvas: Canvas | None,
+        latent: int,
     ) -> None:
-        """Parts for items of this stored shape; without a canvas they take and give flat items."""
+        """Parts for items of this stored shape; without a canvas they take and give flat items.
+
+        The decoder takes `latent` numbers.
+        """
         super().__init__()
-        self.shape = shape
+        self.shape, self.latent = shape, latent
         self.canvas = canvas
         self.lifted = nn.Identity() if canvas is None else Lifted(canvas)
         flat = scale if canvas is not None or not is_image(shape) else _each_pixel(shape, scale)

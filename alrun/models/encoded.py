@@ -1,5 +1,6 @@
 """Networks on the outputs of an encoder that was trained before and is trained no further."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -56,19 +57,32 @@ class ChannelsLast(nn.Module):
 
 @dataclass(frozen=True)
 class FrozenHead:
-    """Linear-BatchNorm-ReLU-Linear (or Linear-ReLU-Dropout-Linear) on a featurizer's frozen encoder.
+    """Linear-BatchNorm-ReLU-Linear on a featurizer's frozen encoder; or with dropout; or one linear layer.
 
     Attributes:
-        hidden: width of the first linear layer, whose outputs are the embeddings.
+        hidden: width of the first linear layer, whose outputs are the embeddings; null has none, so that the
+            classifier is linear in the features, which are then its embeddings.
         batch_norm: BatchNorm between the first layer and its ReLU.
         dropout: rate after that ReLU.
 
     Source: S2 (Mahmood et al. 2022), section 5 and appendix E.1; its number for `hidden` is lost.
     """
 
-    hidden: Annotated[int, Ge(1)]
+    hidden: Annotated[int, Ge(1)] | None
     batch_norm: bool
     dropout: Annotated[float, Ge(0), Lt(1)]
+
+    def __post_init__(self) -> None:
+        """Refuses what belongs to a hidden layer where there is none.
+
+        Raises:
+            ValueError: BatchNorm or dropout without a hidden layer.
+        """
+        if self.hidden is None and (self.batch_norm or self.dropout):
+            raise ValueError(
+                f"hidden: BatchNorm and dropout come after a hidden layer, got null with batch_norm="
+                f"{self.batch_norm} and dropout={self.dropout}; use model=linear_head, or give a width"
+            )
 
     @property
     def has_dropout(self) -> bool:
@@ -102,12 +116,19 @@ class Headed:
         Shape and moments are the encoder's own affair: it knows the items it was trained on.
         """
         del shape, moments
-        layers: list[nn.Module] = [nn.Linear(self.encoder.width, self.head.hidden)]
-        layers += [nn.BatchNorm1d(self.head.hidden)] if self.head.batch_norm else []
-        layers += [nn.ReLU()]
-        layers += [nn.Dropout(self.head.dropout)] if self.head.has_dropout else []
-        output = nn.Linear(self.head.hidden, classes)
-        return Network(self.encoder.adapt, Borrowed(self.encoder), nn.Sequential(*layers), output)
+        body, width = nn.Sequential(*self._hidden()), self.head.hidden or self.encoder.width
+        return Network(self.encoder.adapt, Borrowed(self.encoder), body, nn.Linear(width, classes))
+
+    def _hidden(self) -> Iterator[nn.Module]:
+        """The layers before the output."""
+        if self.head.hidden is None:
+            return
+        yield nn.Linear(self.encoder.width, self.head.hidden)
+        if self.head.batch_norm:
+            yield nn.BatchNorm1d(self.head.hidden)
+        yield nn.ReLU()
+        if self.head.has_dropout:
+            yield nn.Dropout(self.head.dropout)
 
 
 class Borrowed(nn.Module):

@@ -115,7 +115,7 @@ class Network(nn.Module):
         """
         if self.is_frozen:
             return nn.Sequential(), nn.Sequential(self.body)
-        layers = list(_flat(self.body))
+        layers = list(flat(self.body))
         cut = len(layers)
         while cut and isinstance(layers[cut - 1], CONNECTED):
             cut -= 1
@@ -133,13 +133,13 @@ class Network(nn.Module):
         return self.head(self.embed(x))
 
 
-def _flat(layer: nn.Module) -> Iterator[nn.Module]:
+def flat(layer: nn.Module) -> Iterator[nn.Module]:
     """The layers of nested sequences, in order."""
     if not isinstance(layer, nn.Sequential):
         yield layer
         return
     for each in layer:
-        yield from _flat(each)
+        yield from flat(each)
 
 
 @runtime_checkable

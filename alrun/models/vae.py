@@ -36,7 +36,7 @@ class VaeNetwork(nn.Module):
             ValueError: convolutions for items that are no images.
         """
         super().__init__()
-        self.latent = coding.latent
+        self.coding, self.latent = coding, coding.latent
         self.coder = coding.build(shape, scale, outputs=2 * coding.latent)
 
     def encoder(self) -> Encoder:

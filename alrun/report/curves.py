@@ -1,5 +1,7 @@
 """What grows with the labels or with the time spent on queries: lines with a band over seeds."""
 
+from collections.abc import Mapping
+
 import numpy as np
 from jaxtyping import Float64
 from matplotlib.axes import Axes
@@ -20,7 +22,7 @@ from alrun.report.looks import (
     titled,
 )
 
-TOP5 = "top5_accuracy"
+TOP5, ENTROPY = "top5_accuracy", "batch_entropy"
 
 
 def draw_accuracy_by_query_time(axes: Axes, panel: Panel, styles: Looks) -> None:
@@ -74,21 +76,43 @@ def draw_top5_by_labels(axes: Axes, panel: Panel, styles: Looks) -> None:
     axes.set(xlabel="labels", ylabel="top-5 test accuracy (%)")
 
 
+def draw_batch_entropy(axes: Axes, panel: Panel, styles: Looks) -> None:
+    """Mean entropy of what a round bought, by the model that chose it (S4, figures 3b, 11, 13, 20 and 22).
+
+    Methods without such a number are left out; so is the first set, which no model chose.
+    """
+    known = {method: entropies(method) for method in panel.methods}
+    curves = {method: found for method, found in known.items() if found is not None}
+    _bands(axes, curves, styles)
+    means = {method.name: float(values.mean()) for method, (_, values) in curves.items()}
+    best = max(means, key=lambda name: means[name])
+    told = f"{best} buys {means[best]:.3g} nats on average"
+    if means.get("random") and best != "random":
+        told = f"{told}, {means[best] / means['random'] - 1:.0%} above random"
+    titled(axes, panel.dataset, told)
+    axes.set_ylim(bottom=0)
+    axes.set(xlabel="labels", ylabel="mean entropy of a batch (nats)")
+
+
+def entropies(method: Method) -> tuple[ndarray, Float64[ndarray, "s r"]] | None:
+    """Label counts at which every run knows the mean entropy of its batch, and these; None without any."""
+    if not all(ENTROPY in run.columns for run in method.runs):
+        return None
+    values = method.values(ENTROPY)
+    known = ~np.isnan(values).any(axis=0)
+    return (method.labels[known], values[:, known]) if known.any() else None
+
+
 def draw_candidates(axes: Axes, panel: Panel, styles: Looks) -> None:
     """Rows among which the deciding criterion chose, by labels after the choice."""
     curves = {method: method.values("candidates")[:, method.queried] for method in panel.methods}
     curves = {method: values for method, values in curves.items() if values.size and values.min() > 0}
-    alike: dict[tuple[float, ...], list[Method]] = {}
-    for method, values in curves.items():
-        alike.setdefault(tuple(values.mean(axis=0).tolist()), []).append(method)
-    for same in alike.values():
-        for i, method in enumerate(same):
-            labels = method.labels[method.queried]
-            _band(axes, method, styles[method.name], curves[method], labels, turn=(i, len(same)))
+    _bands(axes, {method: (method.labels[method.queried], curves[method]) for method in curves}, styles)
     last = {method.name: float(values[:, -1].mean()) for method, values in curves.items()}
     if last:
         axes.set_yscale("log")
-        logarithmic(axes.yaxis, [value for mean in alike for value in mean], COUNTS)
+        means = np.concatenate([values.mean(axis=0) for values in curves.values()])
+        logarithmic(axes.yaxis, means.tolist(), COUNTS)
         few, many = min(last, key=lambda name: last[name]), max(last, key=lambda name: last[name])
         apart = last[few] < last[many]
         told = f"{few} decides among {last[few]:,.0f} in the end"
@@ -118,6 +142,19 @@ def draw_objective(axes: Axes, panel: Panel, styles: Looks) -> None:
     told = f"{best.name} ends lowest: {end:.3g}" if len(rivals) > 1 else f"{best.name} ends at {end:.3g}"
     titled(axes, panel.dataset, f"{told} with {best.labels[-1]:,} labels")
     axes.set(xlabel="labels", ylabel="objective W")
+
+
+def _bands(
+    axes: Axes, curves: Mapping[Method, tuple[ndarray, Float64[ndarray, "s r"]]], styles: Looks
+) -> None:
+    """A band a method, by its labels and values; of methods that lie on one another all are seen."""
+    alike: dict[tuple[float, ...], list[Method]] = {}
+    for method, (_, values) in curves.items():
+        alike.setdefault(tuple(values.mean(axis=0).tolist()), []).append(method)
+    for same in alike.values():
+        for i, method in enumerate(same):
+            labels, values = curves[method]
+            _band(axes, method, styles[method.name], values, labels, turn=(i, len(same)))
 
 
 def _band(

@@ -14,13 +14,16 @@ from alrun.report.curves import (
     TOP5,
     draw_accuracy_by_labels,
     draw_accuracy_by_query_time,
+    draw_batch_entropy,
     draw_candidates,
     draw_objective,
     draw_top5_by_labels,
     draw_train_seconds,
+    entropies,
 )
 from alrun.report.epochs import over_budgets
 from alrun.report.epochs_picture import draw_errors
+from alrun.report.label_shares import label_shares, shares_figure
 from alrun.report.looks import Looks, grid, handles, looks
 from alrun.report.reported import draw_reported, handles_of, marks, told
 
@@ -52,6 +55,12 @@ def figures(panels: Sequence[Panel]) -> dict[str, Figure]:
         out["top5_by_labels"] = _curves(
             "Top-5 accuracy for the labels bought", draw_top5_by_labels, ranked, styles
         )
+    if asked := [panel for panel in panels if any(map(entropies, panel.methods))]:
+        out["batch_entropy"] = _curves(
+            "How unsure the model was of what was bought", draw_batch_entropy, asked, styles
+        )
+    if shares := label_shares(panels):
+        out["label_shares"] = shares_figure(shares)
     for name, (title, draw, cost) in BARS.items():
         costs = [[cost(method) for method in panel.methods] for panel in panels]
         paid = [sum(float(each.total.mean()) > 0 for each in panel) for panel in costs]

@@ -23,11 +23,15 @@ class PoolMark(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Purchases:
-    """Bought rows in the order of purchase, the round and the answer of each; round 0 is the first set."""
+    """Bought rows of the data set in the order of purchase, the round and the answer of each.
+
+    Round 0 is the first set. `synthetic` counts what else was bought: images that a strategy made.
+    """
 
     rounds: Int64[ndarray, " b"]
     rows: Int64[ndarray, " b"]
     answers: Int64[ndarray, " b"]
+    synthetic: int = 0
 
     @property
     def numbers(self) -> list[int]:
@@ -50,7 +54,8 @@ def read_purchases(folder: Path, total: int) -> Purchases:
     try:
         with file.open(encoding="utf-8", newline="") as opened:
             names = ("round", "rank", "row", "label")
-            lines = [[int(line[name]) for name in names] for line in csv.DictReader(opened)]
+            read = list(csv.DictReader(opened))
+        lines = [[int(line[name]) for name in names] for line in read if not line.get("file")]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UnreadableError(f"{file}: cannot be read as purchases ({error})") from None
     rounds, _, rows, answers = np.array(sorted(lines), np.int64).reshape(-1, 4).T
@@ -58,7 +63,7 @@ def read_purchases(folder: Path, total: int) -> Purchases:
         raise UnreadableError(f"{file}: cannot be read as purchases (row {strange[0]} of a pool of {total})")
     if len(np.unique(rows)) < len(rows):
         raise UnreadableError(f"{file}: cannot be read as purchases (a row was bought twice)")
-    return Purchases(rounds, rows, answers)
+    return Purchases(rounds, rows, answers, len(read) - len(lines))
 
 
 def pool_mark(folder: Path) -> PoolMark:

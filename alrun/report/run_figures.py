@@ -48,11 +48,15 @@ def _draw_seconds(axes: Axes, records: Sequence[Mapping[str, Any]]) -> None:
 
 
 def draw_plane(path: Path, data: Data, model: Model, purchases: Sequence[Mapping[str, Any]]) -> None:
-    """Pool, decision boundary and queried points in order, for items of two features (S0, figure 1)."""
+    """Pool, decision boundary and queried points in order, for items of two features (S0, figure 1).
+
+    Synthetic items are left out: their rows are none of the data set's.
+    """
     figure = Figure(figsize=(9.6, 4.4), layout="constrained")
     pool, queried = figure.subplots(1, 2, sharex=True, sharey=True)
     first = np.array(purchases[0]["rows"], int) if purchases else np.empty(0, int)
     rows = np.array([row for batch in purchases[1:] for row in batch["rows"]], int)
+    rows = rows[rows < len(data.labels)]
     for axes in (pool, queried):
         draw_boundary(axes, data, model)
         axes.set_aspect("equal")

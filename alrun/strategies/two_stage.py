@@ -37,6 +37,8 @@ class TwoStage:
             ValueError: the labels of rows that the second stage may leave out would be paid for nothing, or
                 a size for a first stage that has its own.
         """
+        if any("synthetic" in stage.needs for stage in (self.first, self.second)):
+            raise ValueError("stages choose among rows, and one of these makes its own; use it alone")
         if "oracle" in self.first.needs:
             raise ValueError("first: may not buy labels inside a batch; use e.g. strategy.first.clamp=model")
         if isinstance(self.first, Restriction) and self.first_size is not None:

@@ -17,7 +17,7 @@ from alrun.wasserstein.cuts import check_dual
 from alrun.wasserstein.ground import Ground
 from alrun.wasserstein.master import check_solver
 from alrun.wasserstein.picture import Curve, draw_bounds
-from alrun.wasserstein.rules import Rules, Solver
+from alrun.wasserstein.rules import Rules
 from alrun.wasserstein.search import Found, Limits, Record, Search
 
 # 0.64 GB; a search holds those of up to four selections at once, and 1 GiB of others.
@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Wasserstein:
+class Wasserstein(Rules):
     """Chooses what, with the labeled rows, has the least Wasserstein distance from the whole pool.
 
     Every pool row, labeled or not, has mass 1 / n; every selected one, labeled rows among them, mass 1 / B.
@@ -55,24 +55,10 @@ class Wasserstein:
     """
 
     metric: Literal["cosine", "euclidean"]
-    start: Literal["k_centers", "k_medoids"]
     seconds: Annotated[float, Gt(0)] | None
     iterations: Annotated[int, Ge(1)] | None
     gap: Annotated[float, Ge(0), Le(1)]
     parts: Annotated[int, Ge(1)] | None
-    root: bool
-    swaps: bool
-    capacitated: bool
-    lower: Literal["filling", "nearest", "none"]
-    triangle: bool
-    dual: bool
-    pruning: bool
-    near: Annotated[int, Ge(0)] | None
-    far: Annotated[int, Ge(1)]
-    solver: Solver
-    master_gap: Annotated[float, Ge(0), Le(1)]
-    master_seconds: Annotated[float, Gt(0)] | None
-    columns: Annotated[int, Ge(1)] | None
     needs = frozenset({"features"})
 
     def __post_init__(self) -> None:
@@ -127,13 +113,11 @@ class Wasserstein:
         return least if self.parts is None else self.parts
 
     def _searched(self, current: Round, task: Task, limits: Limits, part: int, count: int) -> Found:
-        rules = Rules(**{name: getattr(self, name) for name in Rules.__dataclass_fields__})
-
         def tell(record: Record) -> None:
             current.write("wasserstein", {"part": part, **record})
             current.tell(_news(record))
 
-        found = Search(task, rules, limits, current.rng, tell).run()
+        found = Search(task, self, limits, current.rng, tell).run()
         gap = "no bound" if found.gap is None else f"proven gap {100 * found.gap:.2f} %"
         log.info(
             "wasserstein: objective %.6g, %s, ended by %s after %d iterations",

@@ -73,7 +73,7 @@ class Adversary:
 
     def parts(self, inputs: Inputs) -> tuple[VaeNetwork, Discriminator]:
         """Both networks for these inputs, with weights from torch's current generator."""
-        scale = inputs.derived("scale", lambda: scale_of(inputs))
+        scale = inputs.originals.derived("scale", lambda: scale_of(inputs.originals))
         vae = VaeNetwork(Coding(self.latent, self.architecture, self.width), inputs.shape, scale)
         discriminator = Discriminator(self.latent, self.hidden)
         # on a CPU, too, channels-last is half as fast again (VAE of width 16 on 28 x 28, one core)

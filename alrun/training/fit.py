@@ -13,6 +13,7 @@ from alrun.models.network import Network
 from alrun.pool import Pool
 from alrun.training.augment import UNTOUCHED
 from alrun.training.batches import Batches, flattened
+from alrun.training.losses import criterion_of
 from alrun.training.model import Model
 from alrun.training.parts import sizes_of
 from alrun.training.progress import Progress, Sight
@@ -48,7 +49,7 @@ class Fit:
         # on a GPU flat weights would lose channels_last, and a fused step is one call anyway
         self.weights = self.trained if self.device.type == "cuda" else [flattened(self.trained)]
         self.optimizer = optimizer_of(settings, self.weights)
-        self.criterion = nn.CrossEntropyLoss() if settings.loss == "cross_entropy" else nn.MultiMarginLoss()
+        self.criterion = criterion_of(settings.loss, "mean")
         self.train = Batches(network, pool, rows, settings.augmentation)
         self.held = Batches(network, pool, held, UNTOUCHED) if len(held) else None
         self.state: dict[str, Any] = {"epoch": 0, "images": 0, "loss": math.nan}
@@ -144,6 +145,11 @@ class Fit:
         """The learning rate when this share of the epoch under way is over."""
         return self.settings.rate(self.state["epoch"] + share)
 
+    def costs(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        """The loss of these items, and what a step descends: that loss, and more where more is learned."""
+        loss = self.criterion(self.network.trainable(x).float(), y)
+        return loss, loss
+
     def descend(self, loss: Tensor) -> None:
         """One step of the network down this loss."""
         flat = self.weights[0].grad if self.device.type != "cuda" else None
@@ -175,8 +181,8 @@ class Fit:
             for norm in self.norms:
                 norm.eval()
         with precision(self.device, self.settings.mixed_precision):
-            loss = self.criterion(self.network.trainable(x).float(), y)
-        self.descend(loss)
+            loss, whole = self.costs(x, y)
+        self.descend(whole)
         return loss.detach()
 
     def _watch(self, loss: float) -> None:

@@ -1,14 +1,14 @@
 """Training on pseudo-labels that spread from the bought labels over a graph of the network's embeddings."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from time import perf_counter
-from typing import Annotated, Literal
+from typing import Annotated
 
 import numpy as np
-from annotated_types import Ge, Gt, Lt
+from annotated_types import Ge
 
 from alrun.graph.knn import EXACT_UP_TO
-from alrun.graph.pseudo_labels import PseudoLabels
+from alrun.graph.pseudo_labels import Kind, PseudoLabels, Spreading
 from alrun.models.network import Architecture
 from alrun.pool import NOT_BOUGHT, Inputs, Pool
 from alrun.training.model import Model, placed
@@ -21,7 +21,7 @@ TRIED = 2048  # rows
 
 
 @dataclass(frozen=True)
-class LabelPropagation(SemiSupervised):
+class LabelPropagation(SemiSupervised, Spreading):
     """Label propagation for deep semi-supervised learning: a stage on labels, then one on all of the pool.
 
     The first stage is `Supervised`, `epochs` long (or as patience ends it, with the best weights). The second
@@ -35,9 +35,9 @@ class LabelPropagation(SemiSupervised):
     Attributes:
         propagation_epochs: of the second stage. The course of the rates is that of the first, for this many
             epochs; `horizon` holds for both.
-        pseudo_labels, k, gamma, alpha, iterations, tolerance, certainty_weights, class_weights, y_norm: see
-            `PseudoLabels`.
-        variant: `repo` embeds items as they are augmented in training, and see `PseudoLabels`.
+        pseudo_labels: how they are made, the `kind` of `PseudoLabels`.
+        variant: `repo` embeds items as they are augmented in training, and see `Spreading`.
+        Others: see `Spreading`.
 
     Source: Iscen et al. 2019 (S3), algorithm 1 and section 5.2; ahmetius/LP-DeepSSL. (12) is a sum over the
     pool and the paper does not say how a step divides it: both variants do as that code. Departs from the
@@ -45,15 +45,7 @@ class LabelPropagation(SemiSupervised):
     """
 
     propagation_epochs: Annotated[int, Ge(1)]
-    pseudo_labels: Literal["diffusion", "network", "gtg"]
-    k: Annotated[int, Ge(1)]
-    gamma: Annotated[float, Gt(0)]
-    alpha: Annotated[float, Gt(0), Lt(1)]
-    iterations: Annotated[int, Ge(1)]
-    tolerance: Annotated[float, Ge(0)]
-    certainty_weights: bool
-    class_weights: bool
-    y_norm: Literal["none", "class"]
+    pseudo_labels: Kind
 
     def __post_init__(self) -> None:
         """Refuses a cosine that ends before the second stage.
@@ -103,15 +95,5 @@ class LabelPropagation(SemiSupervised):
     @property
     def pseudo(self) -> PseudoLabels:
         """How its pseudo-labels are made."""
-        return PseudoLabels(
-            kind=self.pseudo_labels,
-            k=self.k,
-            gamma=self.gamma,
-            alpha=self.alpha,
-            iterations=self.iterations,
-            tolerance=self.tolerance,
-            certainty_weights=self.certainty_weights,
-            class_weights=self.class_weights,
-            variant=self.variant,
-            y_norm=self.y_norm,
-        )
+        shared = {each.name: getattr(self, each.name) for each in fields(Spreading)}
+        return PseudoLabels(kind=self.pseudo_labels, **shared)

@@ -14,9 +14,10 @@ from numpy import ndarray
 from torch import Tensor, nn
 
 from alrun.models.encoded import Borrowed, Encoder
+from alrun.models.maps import mapped
 from alrun.models.network import Adapt, Architecture, Network
 from alrun.pool import Inputs, Pool
-from alrun.training.parts import parts
+from alrun.training.parts import parts, widest
 
 HEADS = "heads."
 
@@ -26,17 +27,17 @@ class Head(Protocol):
     """A module (b, ...) -> (b, width): a further output a row, beside the class probabilities.
 
     Attributes:
-        reads: items as they are stored, inputs of the network's last linear layer, or features (b, f): what
-            its hidden layers receive, see `Network.stages`.
+        reads: items as they are stored, inputs of the network's last linear layer, features (b, f): what its
+            hidden layers receive, see `Network.stages`, or averages of its maps (b, m), see `mapped`.
         widest: numbers of one row where the module is widest; it bounds how many go through at once.
     """
 
-    reads: Literal["items", "embeddings", "features"]
+    reads: Literal["items", "embeddings", "features", "maps"]
     width: int
     widest: int
 
     def __call__(self, x: Tensor) -> Tensor:
-        """The outputs of these items, embeddings or features."""
+        """The outputs of these items, embeddings, features or maps."""
         ...
 
 
@@ -71,6 +72,10 @@ class Model:
             rows, self.network.head.out_features, lambda x: self.network.trainable(x).softmax(1)
         )
 
+    def logits(self, rows: Int64[ndarray, " b"]) -> Float32[ndarray, "b c"]:
+        """Outputs of the last linear layer, of which `predict` gives the softmax."""
+        return self._each(rows, self.network.head.out_features, self.network.trainable)
+
     def embed(self, rows: Int64[ndarray, " b"]) -> Float32[ndarray, "b d"]:
         """Inputs of the last linear layer."""
         return self._each(rows, self.network.head.in_features, self.network.body)
@@ -79,6 +84,11 @@ class Model:
         """Class probabilities from inputs of the last linear layer."""
         last = self.network.head
         return self._from(embeddings, last.out_features, lambda x: last(x).softmax(1))
+
+    def logits_from(self, embeddings: Float32[ndarray, "b d"]) -> Float32[ndarray, "b c"]:
+        """Outputs of the last linear layer from its inputs."""
+        last = self.network.head
+        return self._from(embeddings, last.out_features, last.__call__)
 
     def head(self, name: str, rows: Int64[ndarray, " b"]) -> Float32[ndarray, "b w"]:
         """A head's outputs for these rows.
@@ -89,7 +99,7 @@ class Model:
         head = self.named(name)
         if head.reads == "embeddings":
             return self._each(rows, head.width, lambda x: head(self.network.body(x)))
-        if head.reads == "features":
+        if head.reads in ("features", "maps"):
             return self.predict_with(name, rows)[1]
         return self._mapped(
             len(rows), head.widest, head.width, lambda part: self.inputs.take(rows[part]), head.__call__
@@ -98,19 +108,23 @@ class Model:
     def predict_with(
         self, name: str, rows: Int64[ndarray, " b"]
     ) -> tuple[Float32[ndarray, "b c"], Float32[ndarray, "b w"]]:
-        """Class probabilities, and the outputs of a head that reads features, in one pass.
+        """Class probabilities, and the outputs of a head that reads features or maps, in one pass.
 
         Raises:
             ValueError: the trainer gave no head of this name, or it reads something else.
         """
         head, last = self.named(name), self.network.head
-        if head.reads != "features":
-            raise ValueError(f"the head '{name}' reads {head.reads}, not features; ask Model.head")
+        if head.reads not in ("features", "maps"):
+            raise ValueError(f"the head '{name}' reads {head.reads}, not features or maps; ask Model.head")
         extract, hidden = self.network.stages()
 
         def both(x: Tensor) -> Tensor:
-            features = extract(x)
-            return torch.cat([last(hidden(features)).softmax(1), head(features.flatten(1))], 1)
+            if head.reads == "maps":
+                embeddings, read = mapped(self.network, x)
+            else:
+                features = extract(x)
+                embeddings, read = hidden(features), features.flatten(1)
+            return torch.cat([last(embeddings).softmax(1), head(read)], 1)
 
         found = self._each(rows, last.out_features + head.width, both)
         return found[:, : last.out_features], found[:, last.out_features :]
@@ -144,11 +158,14 @@ class Model:
         # once a model: hashing the frozen weights of VGG-16 takes 30 ms
         return fixed_reader(self.network, self.inputs)
 
+    @cached_property
+    def _breadth(self) -> int:
+        return breadth(self.network, self.inputs)
+
     def _each(
         self, rows: Int64[ndarray, " b"], width: int, function: Callable[[Tensor], Tensor]
     ) -> Float32[ndarray, "b w"]:
-        numbers = prod(self.network.adapt.out)
-        return self._mapped(len(rows), numbers, width, lambda part: self._fixed(rows[part]), function)
+        return self._mapped(len(rows), self._breadth, width, lambda part: self._fixed(rows[part]), function)
 
     def _from(
         self, embeddings: Float32[ndarray, "b d"], width: int, function: Callable[[Tensor], Tensor]
@@ -177,17 +194,29 @@ class Model:
         return out
 
 
+def breadth(network: Network, inputs: Inputs) -> int:
+    """Numbers of one item that bound how many go through a network at once; on a GPU it goes to eval mode.
+
+    There they are those of the widest layer (the 13-layer network of S3 has 43 times those of its images).
+    On a CPU, where fewer go through, they are those that enter.
+    """
+    entering = prod(network.adapt.out)
+    if inputs.device.type != "cuda":
+        return entering
+    return max(entering, widest(network.eval(), inputs.take(np.arange(1))))
+
+
 def fixed_reader(network: Network, inputs: Inputs) -> Callable[[ndarray], Tensor]:
     """What the trainable part receives, by row; outputs of frozen layers are made once for these inputs."""
     if not network.is_frozen:
         return lambda rows: network.fixed(inputs.take(rows))
     key = _digest(network.adapt, network.frozen)
-    return inputs.derived(key, lambda: _frozen_outputs(network, inputs)).take
+    return inputs.mapped(key, lambda part: _frozen_outputs(network, part)).take
 
 
 def remember(encoder: Encoder, inputs: Inputs, outputs: Float32[ndarray, "n w"]) -> None:
-    """Takes these outputs of an encoder for all inputs as those of a network's layers borrowed from it."""
-    inputs.derived(_digest(encoder.adapt, Borrowed(encoder)), lambda: Inputs(outputs, inputs.device))
+    """Takes these outputs of an encoder for the data set's items as those of layers borrowed from it."""
+    inputs.originals.mapped(_digest(encoder.adapt, Borrowed(encoder)), lambda _: outputs)
 
 
 def restored(
@@ -214,16 +243,16 @@ def placed(network: Network, device: torch.device) -> Network:
     return network.to(device)
 
 
-def _frozen_outputs(network: Network, inputs: Inputs) -> Inputs:
+def _frozen_outputs(network: Network, inputs: Inputs) -> ndarray:
     out: ndarray | None = None
     rows = np.arange(len(inputs))
-    widest = network.frozen.widest if isinstance(network.frozen, Borrowed) else 0
-    for part in parts(len(rows), max(prod(network.adapt.out), widest), inputs.device):
+    most = network.frozen.widest if isinstance(network.frozen, Borrowed) else breadth(network, inputs)
+    for part in parts(len(rows), max(prod(network.adapt.out), most), inputs.device):
         fixed = network.fixed(inputs.take(rows[part])).float().cpu().numpy()
         out = np.empty((len(rows), *fixed.shape[1:]), np.float32) if out is None else out
         out[part] = fixed
     assert out is not None  # inputs hold at least one item
-    return Inputs(out, inputs.device)
+    return out
 
 
 def _digest(adapt: Adapt, frozen: nn.Module) -> str:

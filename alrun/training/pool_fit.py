@@ -3,7 +3,6 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
-from math import prod
 from time import perf_counter
 from typing import Literal
 
@@ -11,14 +10,16 @@ import numpy as np
 import torch
 from jaxtyping import Float32, Int64
 from numpy import ndarray
-from torch import Tensor, nn
+from torch import Tensor
 
 from alrun.graph.pseudo_labels import PseudoLabels
 from alrun.models.network import Network
 from alrun.pool import NOT_BOUGHT, Pool
 from alrun.training.batches import Batches, cycled
-from alrun.training.fit import Fit
-from alrun.training.model import Model
+from alrun.training.consistency import Teacher
+from alrun.training.fit import Fit, norms_of
+from alrun.training.losses import criterion_of
+from alrun.training.model import Model, breadth
 from alrun.training.parts import parts, sizes_of
 from alrun.training.progress import Progress, Sight
 from alrun.training.recipe import Recipe
@@ -31,7 +32,7 @@ LOSSES = ("loss", "labeled_loss", "pseudo_loss", "consistency", "logit_distance"
 Lesson = tuple[Tensor, Tensor, Tensor, Tensor]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Curriculum:
     """What a fit to a pool learns from, stage by stage.
 
@@ -41,19 +42,21 @@ class Curriculum:
             teacher.
         second: the recipe of a second stage, which learns from pseudo-labels; None has one stage.
         pseudo: how these are made.
+        teacher: with whom the network agrees; None learns alone.
     """
 
     labeled: int
     variant: Literal["paper", "repo"]
     second: Recipe | None
     pseudo: PseudoLabels | None
+    teacher: Teacher | None
 
 
 class PoolFit(Fit):
     """One fit under way: a stage as `Fit`, then one that learns from pseudo-labels, renewed after each epoch.
 
     In its state `turn` is the epoch at which the second stage begins, once that is known; `pseudo` is what
-    the next epoch learns from; `told` are means over the last epoch.
+    the next epoch learns from; `told` are means over the last epoch; `steps` are those since a teacher began.
     """
 
     def __init__(
@@ -64,13 +67,15 @@ class PoolFit(Fit):
         rows: ndarray,
         held: ndarray,
         curriculum: Curriculum,
-        beside: nn.Module | None = None,
     ) -> None:
-        super().__init__(settings, network, pool, rows, held, beside)
+        """Before its first epoch; a teacher's second head learns with the network."""
+        teacher = curriculum.teacher
+        super().__init__(settings, network, pool, rows, held, None if teacher is None else teacher.second)
+        if teacher is not None:
+            self.norms = [*self.norms, *norms_of(teacher.network)]
         self.curriculum, self.made = curriculum, None
-        kind = nn.CrossEntropyLoss if settings.loss == "cross_entropy" else nn.MultiMarginLoss
-        self.each_loss = kind(reduction="none")
-        self.state |= {"turn": None, "pseudo": None, "told": {}, "seconds": {}, "unconverged": 0}
+        self.each_loss = criterion_of(settings.loss, "none")
+        self.state |= {"turn": None, "pseudo": None, "told": {}, "seconds": {}, "unconverged": 0, "steps": 0}
 
     def run(self, chance: Chance, progress: Progress) -> dict[str, float]:
         """All epochs, or those that are left; the facts of the fit.
@@ -237,7 +242,7 @@ class PoolFit(Fit):
             return np.empty((len(rows), 0), np.float32)
         if self.curriculum.variant == "paper" or not self.settings.augmentation:
             return Model(self.network, inputs, {}).embed(rows)
-        each = parts(len(rows), prod(self.network.adapt.out), self.device)[0].stop
+        each = parts(len(rows), breadth(self.network, inputs), self.device)[0].stop
         self.network.eval()
         with seeded(chance("order", "descriptors", self.state["epoch"]), self.device), torch.no_grad():
             found = [self.network.body(x).float().cpu().numpy() for x, _ in self.everything.each(rows, each)]

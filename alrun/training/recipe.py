@@ -26,7 +26,7 @@ class Recipe:
         schedule: the rate of an epoch: constant, times `decay` every `step_epochs` or at `milestones`
             (epochs), or cosine to zero at `horizon` epochs (null: at the last).
         renewed: whether the rate changes with each epoch, or with each step, by shares of an epoch.
-        loss: cross-entropy, or the multi-class hinge loss; probabilities are the softmax of the logits.
+        loss: cross-entropy, or the hinge loss (see `Hinge`); probabilities are the softmax of the logits.
         patience: epochs without a lower loss after which the fit ends, with the best weights; null runs all.
         validation: share of the bought labels held out to watch the loss; where it rounds to none, the
             training loss is watched.

@@ -75,9 +75,10 @@ class SemiSupervised(Supervised):
 
     def begun(self, network: Network, pool: Pool, rows: ndarray, held: ndarray, chance: Chance) -> Fit:
         """A fit to the whole pool before its first epoch; the loss of the rows held out may end a stage."""
-        curriculum = Curriculum(self.labeled_batch_size, self.variant, self.second, self.pseudo)
-        if self.agreement is None:
-            return PoolFit(self, network, pool, rows, held, curriculum)
-        with seeded(chance("weights", "second_head"), pool.inputs.device):
-            teacher = Teacher(self.agreement, network)
-        return TaughtFit(self, network, pool, rows, held, curriculum, teacher)
+        teacher = None
+        if self.agreement is not None:
+            with seeded(chance("weights", "second_head"), pool.inputs.device):
+                teacher = Teacher(self.agreement, network)
+        curriculum = Curriculum(self.labeled_batch_size, self.variant, self.second, self.pseudo, teacher)
+        kind = PoolFit if teacher is None else TaughtFit
+        return kind(self, network, pool, rows, held, curriculum)

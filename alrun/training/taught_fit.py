@@ -8,31 +8,19 @@ from jaxtyping import Float32, Int64
 from numpy import ndarray
 from torch import Tensor
 
-from alrun.models.network import Network
-from alrun.pool import Pool
 from alrun.training.consistency import Teacher
-from alrun.training.fit import norms_of
 from alrun.training.model import Model
-from alrun.training.pool_fit import Curriculum, PoolFit
-from alrun.training.recipe import Recipe
+from alrun.training.pool_fit import PoolFit
 
 
 class TaughtFit(PoolFit):
-    """One fit under way: student, teacher, and the student's steps since the teacher began."""
+    """One fit under way, of a student with a teacher."""
 
-    def __init__(
-        self,
-        settings: Recipe,
-        network: Network,
-        pool: Pool,
-        rows: ndarray,
-        held: ndarray,
-        curriculum: Curriculum,
-        teacher: Teacher,
-    ) -> None:
-        super().__init__(settings, network, pool, rows, held, curriculum, teacher.second)
-        self.teacher, self.norms = teacher, [*self.norms, *norms_of(teacher.network)]
-        self.state["steps"] = 0
+    @property
+    def teacher(self) -> Teacher:
+        """Whom the student agrees with."""
+        assert self.curriculum.teacher is not None
+        return self.curriculum.teacher
 
     @property
     def reads_all(self) -> bool:

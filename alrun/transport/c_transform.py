@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
-from jaxtyping import Float64
+from jaxtyping import Float64, Int64
 from numpy import ndarray
 
 from alrun.compiled import COMPILED, kernel, threads, whole_float32
@@ -23,12 +23,14 @@ def c_transform(
     row_duals: Float64[ndarray, " n"],
     metric: Metric,
     watch: Callable[[], None] = lambda: None,
-) -> Float64[ndarray, " n"]:
+    columns: Int64[ndarray, " m"] | None = None,
+) -> Float64[ndarray, " m"]:
     """For every row j as a column, min over all rows i of (distance of i and j) - row_duals[i].
 
-    `points` are those of `points_of` on the device that shall do the work. The distances are those of
-    `costs`: exact float64 minima come back, the same bits on every device and number of threads. Time n^2 d
-    / 2 at the most, float32 matrix products; extra memory a few tiles of 2048 x 2048.
+    `columns` are those that are asked for, by default all. `points` are those of `points_of` on the device
+    that shall do the work. The distances are those of `costs`: exact float64 minima come back, the same bits
+    on every device and number of threads. Time n^2 d / 2 at the most (n m d for m of n columns), float32
+    matrix products; extra memory a few tiles of 2048 x 2048.
 
     As i = j is among the rows and no distance is negative, only rows of larger dual can lower a column's
     minimum, so that half of all pairs are never looked at. For the others a float32 product says what the
@@ -45,15 +47,16 @@ def c_transform(
             f"row duals must be {len(points)} finite numbers, got {len(row_duals)} from "
             f"{row_duals.min()} to {row_duals.max()}"
         )
-    search = _Search(points, row_duals, metric)
-    for targets in _cuts(len(points)):
+    columns = np.arange(len(points)) if columns is None else columns
+    search = _Search(points, row_duals, metric, columns)
+    for targets in _cuts(len(columns)):
         for sources in _cuts(len(points)):
             if -search.duals[sources.start] >= search.least[targets].max():
                 break
             watch()
             search.compare(targets, sources)
-    found = np.empty(len(points))
-    found[search.order] = search.least
+    found = np.empty(len(columns))
+    found[search.turn] = search.least
     return found
 
 
@@ -72,13 +75,21 @@ def metric_transform(
 
 
 class _Search:
-    """The least so far, for points in the order of falling duals."""
+    """The least so far, for columns in the order of falling duals; the rows stand in that order, too."""
 
-    def __init__(self, points: torch.Tensor, row_duals: Float64[ndarray, " n"], metric: Metric):
+    def __init__(
+        self,
+        points: torch.Tensor,
+        row_duals: Float64[ndarray, " n"],
+        metric: Metric,
+        columns: Int64[ndarray, " m"],
+    ):
         self.points, self.root = points, metric == "euclidean"
         self.order = np.argsort(-row_duals, kind="stable")
         self.duals = row_duals[self.order]
-        self.least = -self.duals
+        self.turn = np.argsort(-row_duals[columns], kind="stable")
+        self.own = columns[self.turn]
+        self.least = -row_duals[self.own]
         # A power of two, so that products neither overflow nor vanish; scaling by it changes no digit.
         size = max((float(points[rows].abs().max()) for rows in _cuts(len(points))), default=0.0)
         self.scale = 2.0 ** -float(np.clip(np.frexp(size)[1], -120, 120))
@@ -90,28 +101,30 @@ class _Search:
         # Squared distances from products are too large by at most this share of both squared norms: products
         # of `width` terms in any order (Higham 2002, section 3.1) and points rounded after centering.
         self.error = width * UNIT / (1 - width * UNIT) + 8 * UNIT
-        self.kept = np.concatenate([self._kept(rows) for rows in _cuts(len(points))])
+        sizes = np.concatenate([self._kept(rows) for rows in _cuts(len(points))])
+        self.kept = sizes[self.order]
+        self.own_kept = sizes[self.own]
 
     def compare(self, targets: slice, sources: slice) -> None:
         """Lowers the least of the targets to what the sources give."""
         with whole_float32():
-            products = self._centered(targets) @ self._centered(sources).T
+            products = self._centered(self.own[targets]) @ self._centered(self.order[sources]).T
         lower = self._lower if COMPILED and self.points.device.type == "cpu" else self._lower_plainly
         lower(products, targets, sources)
 
-    def _centered(self, at: slice) -> torch.Tensor:
-        rows = torch.from_numpy(self.order[at]).to(self.points.device)
-        return self.points[rows] * self.scale - self.center
+    def _centered(self, rows: Int64[ndarray, " r"]) -> torch.Tensor:
+        return self.points[torch.from_numpy(rows).to(self.points.device)] * self.scale - self.center
 
     def _kept(self, at: slice) -> ndarray:
-        """Squared norms, less what rounding may add to a squared distance."""
-        sizes = self._centered(at).double().square().sum(dim=1).cpu().numpy()
+        """Squared norms of rows, less what rounding may add to a squared distance."""
+        rows = np.arange(at.start, at.stop)
+        sizes = self._centered(rows).double().square().sum(dim=1).cpu().numpy()
         return sizes * (1 - self.error) - FLOOR
 
     def _lower(self, products: torch.Tensor, targets: slice, sources: slice) -> None:
         points, tile = self.points.numpy(), products.numpy()
-        own, theirs = self.order[targets], self.order[sources]
-        kept, other_kept = self.kept[targets], self.kept[sources]
+        own, theirs = self.own[targets], self.order[sources]
+        kept, other_kept = self.own_kept[targets], self.kept[sources]
         least, duals = self.least[targets], self.duals[sources]
 
         def work(start: int, stop: int) -> None:
@@ -127,7 +140,10 @@ class _Search:
         device = products.device
         least, duals, kept, other_kept = (
             torch.from_numpy(array).to(device)
-            for array in (self.least[targets], self.duals[sources], self.kept[targets], self.kept[sources])
+            for array in (
+                *(self.least[targets], self.duals[sources]),
+                *(self.own_kept[targets], self.kept[sources]),
+            )
         )
         bound = least[:, None] + (duals + 4 * ULP * (least.abs().max() + duals.abs().max()))
         bound *= self.scale
@@ -135,7 +151,7 @@ class _Search:
         gaps = products.double().mul_(-2).add_(kept[:, None]).add_(other_kept)
         doubt = (gaps <= bound).logical_and_(-duals < least[:, None])
         pairs = doubt.nonzero()
-        own, theirs = (torch.from_numpy(self.order[rows]).to(device) for rows in (targets, sources))
+        own, theirs = (torch.from_numpy(rows).to(device) for rows in (self.own[targets], self.order[sources]))
         for some in pairs.split(max(1, BLOCK_BYTES // (8 * self.points.shape[1] + 8))):
             squared = _squared(self.points[own[some[:, 0]]], self.points[theirs[some[:, 1]]])
             # NumPy's square root is rounded correctly everywhere, torch's is not.

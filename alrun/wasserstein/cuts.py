@@ -35,12 +35,13 @@ class Cut:
 
 
 def benders(task: Task, found: Choice, watch: Watch) -> Cut:
-    """(B): the duals of a selection's transport, for all columns by the c-transform; tight at the selection.
+    """(B): a selection's transport duals, c-transformed to all of the task's columns; tight at the selection.
 
     Source: S2 (5), corrected: with the constant term.
     """
-    prices = found.plan.row_duals
-    values = c_transform(torch.from_numpy(task.ground.points), prices, task.ground.metric, watch)
+    points, columns = torch.from_numpy(task.ground.points), task.columns
+    values = np.zeros(len(points))
+    values[columns] = c_transform(points, found.plan.row_duals, task.ground.metric, watch, columns)
     return _dual_cut("benders", task, found, values)
 
 

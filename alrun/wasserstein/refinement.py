@@ -77,7 +77,7 @@ class Refinement:
 
     def _stand(self) -> tuple[float, float]:
         assert self.search.best is not None
-        return self.search.best.cost, 0.0 if self.search.bound is None else self.search.bound
+        return self.search.best.cost, 0.0 if self.proof is None else self.proof.bound
 
     def _climb(self) -> None:
         search = self.search

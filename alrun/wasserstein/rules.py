@@ -1,7 +1,9 @@
 """Which parts of the search are used."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
+
+from annotated_types import Ge, Gt, Le
 
 Solver = Literal["highs", "cbc"]
 
@@ -33,9 +35,9 @@ class Rules:
     triangle: bool
     dual: bool
     pruning: bool
-    near: int | None
-    far: int
+    near: Annotated[int, Ge(0)] | None
+    far: Annotated[int, Ge(1)]
     solver: Solver
-    master_gap: float
-    master_seconds: float | None
-    columns: int | None
+    master_gap: Annotated[float, Ge(0), Le(1)]
+    master_seconds: Annotated[float, Gt(0)] | None
+    columns: Annotated[int, Ge(1)] | None

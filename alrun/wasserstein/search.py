@@ -153,8 +153,12 @@ class Search:
         return True
 
     def raise_bound(self, bound: float) -> None:
-        """Keeps a bound if it is the highest so far; one above a known cost is none, but for rounding."""
+        """Keeps a bound, which is at least zero, if it is the highest so far.
+
+        One above a known cost by more than rounding is none.
+        """
         assert self.best is not None
+        bound = max(bound, 0.0)
         if bound > self.best.cost * (1 + ROUNDING):
             log.error(
                 "a bound of %.9g on a selection of cost %.9g was refused; please report it",

@@ -1,0 +1,1 @@
+"""Generators, and what they are asked for."""

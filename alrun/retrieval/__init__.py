@@ -1,0 +1,1 @@
+"""Finding pool rows by their features: projections, and nearest neighbors among millions."""
