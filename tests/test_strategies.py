@@ -36,7 +36,7 @@ FEW = {
     **{name: ("iterations=1",) for name in NAMES if name.startswith("wasserstein")},
     "asal": ("steps=5",),
     "asal_neighbors": ("first.steps=5",),
-    "asal_generate": ("first.steps=5", "first.generated=54"),
+    "asal_generate": ("first.steps=5", "first.images=2"),
 }
 ALL = [(name,) for name in NAMES] + VARIANTS
 each_strategy = pytest.mark.parametrize("words", ALL, ids=" ".join)
