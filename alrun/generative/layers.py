@@ -15,7 +15,7 @@ class Slope(nn.Module):
     """Numbers below zero times `below`: LeakyReLU, or ReLU at 0.
 
     Its second derivative is left out and not computed as zeros: a gradient penalty would else carry zeros
-    back through the whole critic, a third of its cost.
+    back through the whole critic.
     """
 
     def __init__(self, below: float) -> None:
