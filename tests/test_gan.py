@@ -152,7 +152,7 @@ def test_each_pass_through_the_pool_shows_every_row_once():
 
 
 def test_the_rate_falls_to_nothing_where_it_is_told_to(tmp_path):
-    made(tmp_path / "a", gan(iterations=40, critic_steps=1, falls=True), squares())
+    made(tmp_path / "a", gan(iterations=40, critic_steps=1, falls=True, learning_rate=1e-4), squares())
     assert [float(line["rate"]) for line in lines(tmp_path / "a")] == pytest.approx([1e-4, 1e-4 / 2])
 
 

@@ -51,7 +51,7 @@ def drawing(pattern: torch.Tensor) -> Generator:
 )
 def test_critics_of_the_paper_give_as_many_numbers_as_its_tables_say(make, shape, width):
     images = np.random.default_rng(0).integers(0, 256, (2, *shape), dtype=np.uint8)
-    generator = part("generator", "generator=wgan_gp").untrained(Inputs(images))
+    generator = part("generator", "generator=wgan_gp", "dataset=mnist").untrained(Inputs(images))
     assert make(Discriminator().on(generator), images).shape == (2, width)
 
 
