@@ -128,7 +128,7 @@ class Cache:
                 return Kept(load(artifact.folder), artifact, False)
         home = self._home(kind, key)
         home.parent.mkdir(parents=True, exist_ok=True)
-        with _alone(home, watch):
+        with alone(_lock(home), home, watch):
             found = _whole(home, kind, key)
             artifact = found or self._anew(home, kind, key, make, watch)
             value = load(artifact.folder)
@@ -276,13 +276,13 @@ def _lock(home: Path) -> Path:
 
 
 @contextmanager
-def _alone(home: Path, watch: Watch) -> Iterator[None]:
-    """Holds the artifact's lock; says so when another process has it."""
-    lock = FileLock(_lock(home))
+def alone(file: Path, work: Path, watch: Watch) -> Iterator[None]:
+    """Holds the lock of this file; says which work it waits for when another process has it."""
+    lock = FileLock(file)
     try:
         lock.acquire(timeout=PATIENCE)
     except Timeout:
-        watch.say(f"waiting for another process that is at work with {home}")
+        watch.say(f"waiting for another process that is at work with {work}")
         lock.acquire()
     try:
         yield

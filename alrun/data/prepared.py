@@ -7,17 +7,15 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
-from filelock import FileLock, Timeout
 from jaxtyping import UInt8
 from numpy import ndarray
 
-from alrun.cache import PATIENCE, Watch
+from alrun.cache import Watch, alone
 from alrun.files import write_text
 
 KEEP_SECONDS = 10.0  # between two records of how far the file is
@@ -66,7 +64,7 @@ class Prepared:
         """
         if self._done()[0] < count:
             self.folder.mkdir(parents=True, exist_ok=True)
-            with self._alone(watch):
+            with alone(self.folder / f".{self._name}.lock", self._file, watch):
                 done, damage = self._done()
                 if damage:
                     log.warning("%s; going on after %d images", damage, done)
@@ -145,16 +143,3 @@ class Prepared:
     def _record(self, done: int) -> None:
         told = {"images": done, "shape": self.shape, **self.key}
         write_text(self._listing, json.dumps(told, indent=1) + "\n")
-
-    @contextmanager
-    def _alone(self, watch: Watch) -> Iterator[None]:
-        lock = FileLock(self.folder / f".{self._name}.lock")
-        try:
-            lock.acquire(timeout=PATIENCE)
-        except Timeout:
-            watch.say(f"waiting for another process that prepares {self._file}")
-            lock.acquire()
-        try:
-            yield
-        finally:
-            lock.release()
