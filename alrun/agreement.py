@@ -43,7 +43,6 @@ def _written(asked: argparse.Namespace) -> int:
     """Judges the runs and writes what was found; the exit code."""
     from rich.console import Console
 
-    from alrun.cache import Cache
     from alrun.judging import Judge, judged, with_synthetic
     from alrun.report.agreements import agreement_table, save_agreements
     from alrun.report.reading import UnreadableError, read
@@ -59,7 +58,7 @@ def _written(asked: argparse.Namespace) -> int:
         raise ValueError(f"--labels: are of one run, got {len(runs)}; give the folder of one")
     output = asked.output or asked.folders[0] / "agreement"
     with Bars(Console(stderr=True), "auto") as bars:
-        judge = Judge(Cache(str(output / "references")), asked.device, bars, asked.labels)
+        judge = Judge(asked.device, bars, asked.labels)
         agreements, problems = judged(runs, judge)
     files = save_agreements(agreements, output)
     console = Console()

@@ -1,29 +1,23 @@
 """Runs judged by whether the matches of their synthetic images are of the same class."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from jaxtyping import Int64, Shaped
 from numpy import ndarray
 
-from alrun.cache import Cache, Key, Making, Watch
-from alrun.code import code_version
+from alrun.cache import Watch
 from alrun.config import ConfigError
-from alrun.data.data import array_digest
-from alrun.environment import chosen_device
 from alrun.pool import Inputs
 from alrun.report.aggregating import Method, panels
 from alrun.report.agreements import Agreement, class_averaged
 from alrun.report.reading import Run, UnreadableError
-from alrun.spaces import Scene, opened
+from alrun.spaces import opened
 from alrun.state import arrays_file, read_arrays, read_records
 from alrun.training.evaluate import evaluate
-from alrun.training.model import Model
-from alrun.training.progress import Sight
 
 NAME = "asal"  # under which a round keeps its synthetic images
 
@@ -71,11 +65,9 @@ class Judge:
     """Says of which class synthetic images are, and how often their matches are of it.
 
     Attributes:
-        kept: where reference classifiers are kept.
         labels: a CSV file with the classes, in place of a reference classifier.
     """
 
-    kept: Cache
     device: str
     watch: Watch
     labels: Path | None
@@ -90,7 +82,7 @@ class Judge:
         if self.labels is not None:
             classes, accuracy = given(self.labels, images, scene.data.class_names), float("nan")
         else:
-            model = self._reference(scene)
+            model = scene.reference
             probabilities = model.on(Inputs(images.items, scene.device)).predict(np.arange(len(images.rows)))
             classes = probabilities.argmax(axis=1)
             tests = model.on(Inputs(scene.data.test_inputs, scene.device))
@@ -99,49 +91,6 @@ class Judge:
         truth = scene.data.labels[images.rows]
         worth = class_averaged(classes[named], truth[named], scene.data.classes)
         return int(named.sum()), worth, accuracy
-
-    def _reference(self, scene: Scene) -> Model:
-        """The run's model by its trainer on all labels of the pool."""
-        whole = replace(scene.pool, labels=scene.data.labels)
-        trainer = scene.experiment.trainer
-
-        def make(making: Making) -> None:
-            model = trainer.fit(
-                scene.architecture,
-                whole,
-                chance=lambda branch, *names: scene.experiment.stream(branch, "reference", *names),
-                start=None,
-                progress=_Fit(making),
-            )
-            torch.save({"weights": model.weights, "facts": dict(model.facts)}, making.folder / "model.pt")
-
-        def load(folder: Path) -> Model:
-            saved = torch.load(folder / "model.pt", map_location="cpu", weights_only=True)
-            return trainer.restored(scene.architecture, whole, saved["weights"], saved["facts"])
-
-        return self.kept.kept("reference", _key(scene), make, load, self.watch).value
-
-
-@dataclass(frozen=True, eq=False)
-class _Fit:
-    """The progress of a fit whose state is kept with what it makes."""
-
-    making: Making
-
-    def epoch(self, done: int, total: int) -> None:
-        """`done` of `total` epochs are over."""
-        self.making.epoch(done, total)
-
-    def watch(self, sight: Sight) -> None:
-        """Looks away."""
-
-    def keep(self, epoch: int, make: Callable[[], dict[str, Any]]) -> None:
-        """Saves `make()`, if the last save is long enough ago."""
-        self.making.keep(epoch, make)
-
-    def load(self) -> dict[str, Any] | None:
-        """The state saved last."""
-        return self.making.load()
 
 
 def judged(runs: Sequence[Run], judge: Judge) -> tuple[list[Agreement], list[str]]:
@@ -210,16 +159,3 @@ def _agreement(dataset: str, method: Method, told: Sequence[tuple[int, float, fl
     made_by, seen_by = (str(choices.get(group, "none")) for group in ("generator", "featurizer"))
     reference = float(accuracies.mean())
     return Agreement(dataset, method.name, made_by, seen_by, int(images.sum()), values, reference)
-
-
-def _key(scene: Scene) -> Key:
-    """What a reference classifier follows from."""
-    parts = scene.experiment.model, scene.experiment.trainer
-    groups = ("model", "trainer", "featurizer", "seed", "seeds")
-    return {
-        "pool": scene.data.fingerprint(),
-        "labels": array_digest(scene.data.labels),
-        "settings": {name: scene.settings[name] for name in groups},
-        "code": [code_version(type(part).__module__) for part in parts],
-        "device": chosen_device(scene.experiment.device).type,
-    }

@@ -1,29 +1,21 @@
 """Who answers: the data set's own labels, and for synthetic items a classifier that has seen all of them."""
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Annotated, Any, Protocol, runtime_checkable
+from typing import Annotated, Protocol, runtime_checkable
 
 import numpy as np
-import torch
 from annotated_types import Ge, Lt
 from jaxtyping import Float32, Int64, Shaped
 from numpy import ndarray
 
-from alrun.cache import Making
-from alrun.data.data import array_digest
-from alrun.files import atomic
 from alrun.lifetime import Lifetime
 from alrun.models.encoded import FrozenHead
 from alrun.models.network import Architecture
 from alrun.pool import Inputs, Pool
-from alrun.shelf import identity
+from alrun.reference import reference
 from alrun.training.model import Model
-from alrun.training.progress import Sight
 from alrun.training.trainer import Trainer
 
-FILE = "reference.pt"
 LEAST = 1e-12  # probability; its logarithm is the smallest that counts
 
 
@@ -88,37 +80,9 @@ class Reference:
     ) -> Model:
         """The classifier, read from the shelf or trained; `whole` is the data set's pool with all its labels.
 
-        `model` and `trainer` are the run's own, which the oracle's stand before. Chance is of the branch
-        `artifacts`, so that runs share it.
+        `model` and `trainer` are the run's own, which the oracle's stand before.
         """
-        model, trainer = self.model or model, self.trainer or trainer
-        on_encoder = isinstance(model, FrozenHead)
-        architecture = model.on(life.encoder(whole)) if on_encoder else model
-        chance = f"{int(life.stream('artifacts', 'reference').integers(2**63)):x}"
-        key = {
-            **{"model": identity(model), "trainer": identity(trainer), "chance": chance},
-            **{"pool": life.shelf.fingerprint, "labels": array_digest(whole.labels)},
-            **({"features": life.once.get("features_digest")} if on_encoder else {}),
-            "device": life.device.type,
-        }
-
-        def make(making: Making) -> None:
-            model = trainer.fit(
-                architecture,
-                whole,
-                chance=lambda *names: life.stream("artifacts", "reference", *names),
-                start=None,
-                progress=_Shown(making),
-            )
-            weights = {name: value.detach().cpu() for name, value in model.weights.items()}
-            with atomic(making.folder / FILE) as part:
-                torch.save({"weights": weights, "facts": dict(model.facts)}, part)
-
-        def load(folder: Path) -> Model:
-            saved = torch.load(folder / FILE, map_location="cpu", weights_only=True)
-            return trainer.restored(architecture, whole, saved["weights"], saved["facts"])
-
-        return life.shelf.cache.kept("reference", key, make, load, life.shelf.watch).value
+        return reference(self.model or model, self.trainer or trainer, whole, life)
 
 
 @dataclass(eq=False)
@@ -163,25 +127,6 @@ class Referee:
         shares = self.classifier.on(inputs).predict(np.arange(len(items)))
         self.confidences.append(shares.max(axis=1))
         return shares
-
-
-@dataclass(frozen=True)
-class _Shown:
-    """The progress of a fit that is the making of an artifact."""
-
-    making: Making
-
-    def epoch(self, done: int, total: int) -> None:
-        self.making.epoch(done, total)
-
-    def watch(self, sight: Sight) -> None:
-        del sight
-
-    def keep(self, epoch: int, make: Callable[[], dict[str, Any]]) -> None:
-        self.making.keep(epoch, make)
-
-    def load(self) -> dict[str, Any] | None:
-        return self.making.load()
 
 
 def blurred(

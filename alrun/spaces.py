@@ -1,7 +1,7 @@
 """A run opened again, and the spaces of features in which its purchases can be looked at."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -22,12 +22,12 @@ from alrun.fixed_spaces import named_space
 from alrun.lifetime import Lifetime, Shelf
 from alrun.models.network import Architecture
 from alrun.pool import NOT_BOUGHT, Pool
+from alrun.reference import reference
 from alrun.report.aggregating import panels
 from alrun.report.purchases import Purchases, pool_mark, read_purchases
 from alrun.report.reading import read_run, read_settings
 from alrun.state import RunFolder
 from alrun.training.model import Model
-from alrun.training.progress import Silent
 
 NEVER = -1
 
@@ -85,6 +85,13 @@ class Scene:
     def architecture(self) -> Architecture:
         """The networks that the run's trainer fits."""
         return self.experiment.architecture(self.life(self.experiment.featurizer), self.pool)
+
+    @cached_property
+    def reference(self) -> Model:
+        """The run's model by its trainer on all labels of the pool, kept on the run's shelf."""
+        experiment = self.experiment
+        whole = self.data.pool(self.data.labels, self.device)
+        return reference(experiment.model, experiment.trainer, whole, self.life(experiment.featurizer))
 
     def life(self, featurizer: Featurizer | None) -> Lifetime:
         """What lives as long as a run with this featurizer, on the run's own shelf."""
@@ -186,27 +193,8 @@ def _features(scene: Scene, rows: Int64[ndarray, " m"]) -> Float32[ndarray, "m d
         return featurizer.make(scene.pool, scene.last.embed, rng, scratch(Path(folder)))[rows]
 
 
-@dataclass(frozen=True)
-class _Told(Silent):
-    """Tells how far a fit is and keeps nothing."""
-
-    screen: Watch
-
-    def epoch(self, done: int, total: int) -> None:
-        """`done` of `total` epochs are over."""
-        self.screen.epoch(done, total)
-
-
 def _full(scene: Scene, rows: Int64[ndarray, " m"]) -> Float32[ndarray, "m d"]:
-    whole = replace(scene.pool, labels=scene.data.labels)
-    model = scene.experiment.trainer.fit(
-        scene.architecture,
-        whole,
-        chance=lambda branch, *names: scene.experiment.stream(branch, "picture", *names),
-        start=None,
-        progress=_Told(scene.watch),
-    )
-    return model.embed(rows)
+    return scene.reference.embed(rows)
 
 
 SPACES: dict[str, Callable[[Scene, ndarray], ndarray]] = {

@@ -11,11 +11,10 @@ from test_run import played
 
 from alrun.agreement import agreement
 from alrun.assembly import assemble
-from alrun.cache import Cache
 from alrun.config import ConfigError
 from alrun.judging import Judge, Synthetic, given, synthetic
 from alrun.report.agreements import Agreement, agreement_figure, agreement_table, class_averaged
-from alrun.report.reading import UnreadableError, read_run
+from alrun.report.reading import UnreadableError, read_run, read_settings
 from alrun.screen import Bars
 from alrun.state import arrays_file, read_arrays
 
@@ -80,7 +79,7 @@ def as_if_copied(folder: Path, shift: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def judge(labels: Path | None = None) -> Judge:
-    return Judge(Cache(None), "cpu", Bars(Console(), shown=False), labels)
+    return Judge("cpu", Bars(Console(), shown=False), labels)
 
 
 def lines(folder: Path) -> list[dict[str, str]]:
@@ -97,7 +96,8 @@ def test_a_reference_that_knows_the_pool_tells_copies_from_strangers(done, tmp_p
         assert (line["images"], line["seeds"], line["dataset"]) == ("20", "1", "digits")
         assert 0.3 < float(line["reference_accuracy"]) <= 1
         assert (tmp_path / "agreement.png").exists()
-    assert len(list((tmp_path / "references" / "reference").glob("*/model.pt"))) == 1
+    kept = Path(read_settings(done / "settings.yaml")["cache"]["dir"])
+    assert len(list((kept / "reference").glob("*/reference.pt"))) == 1
     assert "agreement.csv" in capsys.readouterr().out
 
 

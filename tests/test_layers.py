@@ -8,9 +8,9 @@ from conftest import ROOT
 ROOMS = (
     "config files sheets code cache compiled | inputs pool data | models | graph coverage transport "
     "wasserstein retrieval | training | generative | features | clock shelf lifetime needs purchase work "
-    "rounds budget | strategies | oracle synthetic state audience journal track environment | forecast "
-    "report | experiment loop run | assembly | screen overrides ui stock fixed_spaces spaces scoring "
-    "objective judging agreement fit_pictures picture | cli"
+    "rounds budget | strategies | reference oracle synthetic state audience journal track environment | "
+    "forecast report | experiment loop run | assembly | screen overrides ui stock fixed_spaces spaces "
+    "scoring objective judging agreement fit_pictures picture | cli"
 )
 # Within one place, what stands first may be imported by what follows.
 ORDER = {room: place for place, room in enumerate(ROOMS.replace("|", " ").split())}

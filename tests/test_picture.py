@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from rich.console import Console
 from test_run import played
 
+from alrun.cache import Cache
 from alrun.picture import picture
 from alrun.report.selection_picture import Selection, among_strangers, draw_selection, pictured, projected
 from alrun.screen import Bars
@@ -205,7 +206,9 @@ def test_where_there_are_no_rounds_no_bar_tells_of_them():
 def test_training_on_all_labels_shows_its_epochs(run_folder, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     watch = Ears()
-    points(opened(run_folder, "cpu", watch), "full", np.arange(3))
+    scene = opened(run_folder, "cpu", watch)
+    forgetful = replace(scene.experiment, cache=Cache(None))
+    points(replace(scene, experiment=forgetful), "full", np.arange(3))
     assert watch.epochs
     assert watch.epochs[-1][0] <= watch.epochs[-1][1]
 
