@@ -10,11 +10,28 @@ import pytest
 from conftest import MAKERS, ROOT, composed, settings
 from omegaconf import OmegaConf
 
+from alrun import assembly
 from alrun.assembly import assemble
 from alrun.config import ConfigError
 from alrun.experiment import Experiment
 
 CONF = ROOT / "conf"
+
+
+@pytest.fixture(autouse=True, scope="module")
+def equal_parts_are_made_once():
+    """Most presets and strategies bring the same other parts; making them anew takes most of the time."""
+    make, made = assembly._built, {}
+
+    def built(node: Any) -> Any:
+        key = json.dumps(node, sort_keys=True)
+        if key not in made:
+            made[key] = make(node)
+        return made[key]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(assembly, "_built", built)
+        yield
 
 
 def names(group: str) -> list[str]:
@@ -30,6 +47,12 @@ def alike() -> list[dict[str, Any]]:
         node = rest.pop("strategy")
         groups.setdefault(json.dumps(rest, sort_keys=True), {})[name] = node
     return list(groups.values())
+
+
+@cache
+def alone(name: str) -> dict[str, Any]:
+    """The settings that a strategy brings by itself."""
+    return settings(f"strategy={name}")
 
 
 def with_every_strategy(*words: str) -> dict[str, dict[str, Any]]:
@@ -56,7 +79,7 @@ def refuses_another_space(found: dict[str, Any]) -> bool:
     """Whether ADBA, whose classifier is linear in latents, got another model or featurizer, and says so."""
     if not found["strategy"]["_target_"].endswith(".Adba"):
         return False
-    own = settings("strategy=adba")
+    own = alone("adba")
     if all(found[part] == own[part] for part in ("model", "featurizer")):
         return False
     with pytest.raises(ConfigError, match=r"model[.:]|featurizer: adba needs latents of the generator"):

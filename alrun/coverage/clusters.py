@@ -5,8 +5,6 @@ import warnings
 import numpy as np
 from jaxtyping import Float32, Int64
 from numpy import ndarray
-from sklearn.cluster import KMeans, MiniBatchKMeans
-from sklearn.exceptions import ConvergenceWarning
 from threadpoolctl import threadpool_limits
 
 from alrun.coverage.distances import check_moderate
@@ -25,6 +23,9 @@ def k_means(points: Float32[ndarray, "n d"], count: int, rng: np.random.Generato
         ValueError: a feature that is no number below 1e15 in size.
     Source: Hacohen et al. 2022 and the authors' code, for which of the two is taken when.
     """
+    from sklearn.cluster import KMeans, MiniBatchKMeans  # its import takes seconds
+    from sklearn.exceptions import ConvergenceWarning
+
     check_moderate(points)
     count, seed = min(count, len(points)), int(rng.integers(2**31))
     if count <= WHOLE:

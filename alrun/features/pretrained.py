@@ -12,8 +12,6 @@ from annotated_types import Ge
 from jaxtyping import Float32
 from numpy import ndarray
 from torch import Tensor, nn
-from torchvision import models
-from torchvision.models import WeightsEnum
 
 from alrun.cache import Making
 from alrun.config import content_digest
@@ -21,7 +19,7 @@ from alrun.features.encoding import encoded, require_unit_images
 from alrun.features.featurizer import Embed
 from alrun.models.encoded import ChannelsLast, Encoder
 from alrun.models.network import Adapt
-from alrun.models.pretrained import COUNTER, fetched, misfits, read_state, refusal, standard
+from alrun.models.pretrained import COUNTER, Weights, fetched, misfits, read_state, refusal, standard
 from alrun.pool import Inputs, Pool
 
 ENDS = ("classifier", "fc", "heads", "head")
@@ -54,6 +52,8 @@ class Pretrained:
             ValueError: no such backbone, or no weights.
             FileNotFoundError: `weights` names a file that does not exist.
         """
+        from torchvision import models
+
         known = models.list_models(module=models)
         if self.name not in known:
             close = difflib.get_close_matches(self.name, known, 1) or ["resnet18"]
@@ -103,11 +103,15 @@ class Pretrained:
         return Encoder(adapt, backbone, width=width, widest=prod(adapt.out)).to(inputs.device)
 
     @property
-    def _preset(self) -> WeightsEnum:
+    def _preset(self) -> Weights:
+        from torchvision import models
+
         return models.get_model_weights(self.name).DEFAULT  # type: ignore[attr-defined]
 
     def _backbone(self) -> nn.Module:
         """The network up to its classifying end, in evaluation mode, with the weights."""
+        from torchvision import models
+
         with torch.random.fork_rng([]):
             network = models.get_model(self.name, weights=None)
         end = _end(network)

@@ -8,7 +8,6 @@ import numpy as np
 from annotated_types import Ge
 from jaxtyping import Float32
 from numpy import ndarray
-from sklearn.decomposition import PCA, IncrementalPCA
 
 from alrun.cache import Making
 from alrun.features.featurizer import Embed
@@ -77,6 +76,8 @@ class Pca:
         Raises:
             ValueError: NaN or an infinite number among the inputs.
         """
+        from sklearn.decomposition import PCA  # its import takes seconds
+
         inputs = pool.inputs
         width = prod(inputs.shape)
         count = min(self.components, len(inputs), width)
@@ -91,6 +92,8 @@ class Pca:
 
 
 def _in_blocks(inputs: Inputs, count: int) -> Float32[ndarray, "n k"]:
+    from sklearn.decomposition import IncrementalPCA
+
     fitted = IncrementalPCA(count)
     # never fewer rows than components, as partial_fit demands
     blocks = np.array_split(np.arange(len(inputs)), max(1, len(inputs) // max(count, BLOCK_ROWS)))

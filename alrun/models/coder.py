@@ -10,7 +10,6 @@ import torch
 from annotated_types import Ge
 from jaxtyping import Float32, Shaped
 from torch import Tensor, nn
-from torchvision import models
 
 from alrun.models.canvas import STAGES, Canvas, Lifted, canvas_size
 from alrun.models.encoded import Encoder
@@ -226,6 +225,8 @@ def _convolutional(width: int, channels: int, size: tuple[int, int], outputs: in
 
 def _residual(width: int, channels: int, size: tuple[int, int], outputs: int) -> nn.Module:
     del width
+    from torchvision import models
+
     network = models.resnet18(weights=None, num_classes=outputs)
     if max(size) <= SMALL_STEM:
         network.conv1 = nn.Conv2d(channels, 64, 3, padding=1, bias=False)

@@ -11,14 +11,13 @@ from jaxtyping import Float, Float32, Shaped
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils.parametrizations import spectral_norm
-from torchvision.models import WeightsEnum
 
 from alrun.config import content_digest
 from alrun.models.encoded import ChannelsLast, Encoder
 from alrun.models.mlp import connected
 from alrun.models.network import Adapt, channels_first
-from alrun.models.pretrained import load_weights, require_file, size_for, standard
-from alrun.models.resnet import SMALL_SIDE, WEIGHTS, residual, widest
+from alrun.models.pretrained import Weights, load_weights, require_file, size_for, standard
+from alrun.models.resnet import SMALL_SIDE, imagenet, residual, widest
 from alrun.models.trunk import Trunk
 from alrun.models.view import View
 from alrun.pool import Inputs
@@ -75,7 +74,7 @@ class Backbone:
         if not self.pretrained:
             return False
         depth = DEPTHS["resnet50" if self.kind == "auto" else self.kind]
-        return WEIGHTS[depth].url.rsplit("/", 1)[1]
+        return imagenet(depth).url.rsplit("/", 1)[1]
 
     def _require_none(self, why: str) -> None:
         if self.pretrained:
@@ -115,8 +114,8 @@ class Backbone:
         small = not self.pretrained and max(seen) <= SMALL_SIDE
         network, width = residual(depth, small_stem=small)
         if self.pretrained and filled:
-            _fill(network, self.pretrained, WEIGHTS[depth])
-        moments = standard(WEIGHTS[depth]) if self.pretrained else inputs.moments
+            _fill(network, self.pretrained, imagenet(depth))
+        moments = standard(imagenet(depth)) if self.pretrained else inputs.moments
         layers = nn.Sequential(View(self.crop, self.flip), ChannelsLast(network))
         most = max(3 * prod(sides), widest(depth, seen, small_stem=small))
         return Trunk(Adapt(inputs.shape, moments, (3, *sides)), layers, width, most)
@@ -200,7 +199,7 @@ class _Reversal(torch.autograd.Function):
         return -context.coefficient * gradient, None
 
 
-def _fill(network: nn.Module, pretrained: bool | str, weights: WeightsEnum) -> None:
+def _fill(network: nn.Module, pretrained: bool | str, weights: Weights) -> None:
     try:
         load_weights(network, pretrained, weights, prefix="")
     except FileNotFoundError as error:

@@ -1,14 +1,13 @@
 """What the ImageNet families share: weights from a file, the stored images in color, the frozen part."""
 
 import pickle
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torchvision.models import WeightsEnum
 
 from alrun.models.network import Adapt, Network, channels_first, enlarged
 from alrun.pool import Moments
@@ -19,6 +18,24 @@ COUNTER = "num_batches_tracked"
 SHOWN = 3
 # What torch raises for bytes that hold no tensors, or that it will not load.
 UNREADABLE = (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, LookupError, OSError)
+
+
+@runtime_checkable
+class Weights(Protocol):
+    """Weights that torchvision can download, a member of one of its `WeightsEnum`s.
+
+    torchvision is imported where a network of its is built: its import takes seconds.
+    """
+
+    @property
+    def url(self) -> str:
+        """Where they come from."""
+        ...
+
+    @property
+    def transforms(self) -> Callable[[], Any]:
+        """Makes what prepares images for them."""
+        ...
 
 
 def require_file(
@@ -36,7 +53,7 @@ def require_file(
         )
 
 
-def standard(weights: WeightsEnum) -> Moments:
+def standard(weights: Weights) -> Moments:
     """Mean and std that torchvision's weights want of inputs in [0, 1]."""
     preset = weights.transforms()
     return Moments(np.array(preset.mean, np.float32), np.array(preset.std, np.float32))
@@ -57,7 +74,7 @@ def joined(
     return Network(adapt, nn.Identity(), nn.Sequential(convolution, rest), head)
 
 
-def load_weights(module: nn.Module, pretrained: bool | str, default: WeightsEnum, prefix: str) -> None:
+def load_weights(module: nn.Module, pretrained: bool | str, default: Weights, prefix: str) -> None:
     """Fills the module from a state_dict in torchvision's naming, where its entries begin with `prefix`.
 
     Entries of the classifying end are ignored; any other that is missing, left over (a deeper network's) or

@@ -6,21 +6,13 @@ from typing import Annotated, Literal
 
 from annotated_types import Ge, Lt
 from torch import nn
-from torchvision import models
 
 from alrun.models.mlp import ending
 from alrun.models.network import Adapt, Network, UnitLength
-from alrun.models.pretrained import joined, load_weights, require_file, size_for, standard
+from alrun.models.pretrained import Weights, joined, load_weights, require_file, size_for, standard
 from alrun.pool import Moments
 
 SMALL_SIDE = 64
-
-BUILDERS = {18: models.resnet18, 34: models.resnet34, 50: models.resnet50}
-WEIGHTS = {
-    18: models.ResNet18_Weights.DEFAULT,
-    34: models.ResNet34_Weights.DEFAULT,
-    50: models.ResNet50_Weights.DEFAULT,
-}
 
 
 @dataclass(frozen=True)
@@ -72,7 +64,7 @@ class Resnet:
             ValueError: the items are no such images, or the weights file does not fit.
             FileNotFoundError: the weights file is not there.
         """
-        weights = WEIGHTS[self.depth]
+        weights = imagenet(self.depth)
         size = size_for(shape, self.image_size)
         adapt = Adapt(shape, standard(weights) if self.pretrained else moments, (3, *size))
         small = self.stem == "small" or (
@@ -88,13 +80,22 @@ class Resnet:
         return joined(adapt, convolution, rest, head, freeze=self.freeze)
 
 
+def imagenet(depth: Literal[18, 34, 50]) -> Weights:
+    """The weights by torchvision of a ResNet of this depth."""
+    from torchvision import models
+
+    return models.get_model_weights(f"resnet{depth}").DEFAULT  # type: ignore[attr-defined]
+
+
 def residual(depth: Literal[18, 34, 50], *, small_stem: bool) -> tuple[nn.Module, int]:
     """A ResNet of this depth up to its average over the image, for color images; and its width.
 
     The layers are torchvision's. A small stem is a 3x3 convolution of stride 1, in place of a 7x7 one of
     stride 2 and a max-pool.
     """
-    network = BUILDERS[depth](weights=None)
+    from torchvision import models
+
+    network = {18: models.resnet18, 34: models.resnet34, 50: models.resnet50}[depth](weights=None)
     width = network.fc.in_features
     network.fc = nn.Identity()  # type: ignore[assignment]
     if small_stem:

@@ -5,8 +5,6 @@ from typing import Annotated
 
 from annotated_types import Ge, Lt
 from torch import nn
-from torchvision.models import VGG16_BN_Weights, VGG16_Weights
-from torchvision.models.vgg import cfgs, make_layers
 
 from alrun.models.mlp import connected
 from alrun.models.network import Adapt, Network
@@ -73,6 +71,8 @@ class Vgg16:
             ValueError: the items are no such images, or the weights file does not fit.
             FileNotFoundError: the weights file is not there.
         """
+        from torchvision.models import VGG16_BN_Weights, VGG16_Weights
+
         weights = VGG16_BN_Weights.DEFAULT if self.batch_norm else VGG16_Weights.DEFAULT
         seen = standard(weights) if self.pretrained else moments
         adapt = Adapt(shape, seen, (3, *size_for(shape, self.image_size)))
@@ -91,6 +91,8 @@ def _convolutions(*, batch_norm: bool) -> nn.Sequential:
     Not cut from `torchvision.models.vgg16()`, which first draws the 124 million weights of a classifier that
     is then thrown away.
     """
+    from torchvision.models.vgg import cfgs, make_layers
+
     layers = make_layers(cfgs["D"], batch_norm=batch_norm)
     for layer in layers:
         if isinstance(layer, nn.Conv2d) and layer.bias is not None:

@@ -9,7 +9,7 @@ import torch
 from annotated_types import Ge, Gt, Lt
 from jaxtyping import Float32, Float64, Int64
 from numpy import ndarray
-from scipy.stats import chi2
+from scipy.special import gammaincinv
 
 from alrun.pool import smallest
 from alrun.rounds import Batch, Round, name_of
@@ -59,7 +59,7 @@ class Adba:
         normal, offset = plane(current)
         picked, distances = self._picked(current, size)
         generator = current.generator
-        radius = sqrt(float(chi2.ppf(self.ball, generator.latent)))
+        radius = sqrt(2 * float(gammaincinv(generator.latent / 2, self.ball)))  # of chi-squared
         rows = []
         for row, z in zip(picked.tolist(), current.embeddings(picked), strict=True):
             latents = line(z.astype(np.float64), normal, offset, (self.images, self.spacing, radius))

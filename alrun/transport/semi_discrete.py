@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from math import gcd
 
 import numpy as np
-import ot
 from jaxtyping import Float64, Int64
 from numpy import ndarray
 
@@ -159,6 +158,8 @@ def _by_paths(costs: ndarray, start: ndarray | None, scale: float, watch: Callab
 
 def _by_simplex(costs: ndarray, scale: float) -> Transport:
     """By POT's network simplex, on costs of size about 1 (a power of two changes no digit)."""
+    import ot  # its import takes seconds, and this is rarely needed
+
     n, width = costs.shape
     share = gcd(n, width)
     unit = 2.0 ** -np.frexp(scale)[1] if scale else 1.0
