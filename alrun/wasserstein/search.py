@@ -21,6 +21,7 @@ from alrun.wasserstein.rules import Rules
 
 FEW_ROWS = 20  # below this a search always ends at the proven optimum
 SWEEPS, MANY_ROWS = 3, 10_000  # of k-medoids; above so many rows one sweep is enough
+START_SHARE = 0.5  # of the time, after which the start looks for no further swap: it must be priced yet
 ROUNDING = 1e-7  # of a cost, by which bounds may exceed it
 
 Record = dict[str, Any]
@@ -227,8 +228,9 @@ class Search:
     def _start(self) -> Int64[ndarray, " b"]:
         task = self.task
         if self.rules.start == "k_medoids":
-            few = len(task.ground) <= MANY_ROWS
-            return medoids(task, self.rng, SWEEPS if few else 1, self.in_time)
+            sweeps = SWEEPS if len(task.ground) <= MANY_ROWS else 1
+            spare = 0.0 if self.limits.seconds is None else self.limits.seconds * (1 - START_SHARE)
+            return medoids(task, self.rng, sweeps, lambda: self.in_time(spare))
         rows, _ = k_center(task.ground.points, task.fixed, task.candidates, task.free)
         return np.concatenate([task.fixed, rows])
 
