@@ -10,13 +10,22 @@ from alrun.training.batches import Batches
 from alrun.training.parts import sizes_of
 
 
-def test_a_last_single_item_joins_the_batch_before():
-    assert sizes_of(9, 4) == [4, 5]
-    assert sizes_of(10, 4) == [4, 4, 2]
+def test_batches_are_as_even_as_can_be_and_none_has_a_single_item():
+    assert sizes_of(200, 64) == [50, 50, 50, 50]
+    assert sizes_of(10, 4) == [4, 3, 3]
     assert sizes_of(5, 8) == [5]
     assert sizes_of(1, 8) == [1]
     assert sizes_of(3, 1) == [1, 1, 1]
-    fitted(pool(bought=9), NORMED, batch_size=4)
+    assert sizes_of(3, 2) == [3]
+    for count in range(2, 60):
+        for most in range(2, 20):
+            sizes = sizes_of(count, most)
+            assert sum(sizes) == count
+            assert max(sizes) - min(sizes) <= 1
+            assert min(sizes) >= 2
+            assert max(sizes) <= max(most, 3)
+            assert len(sizes) == -(-count // most) or most == 2
+    fitted(pool(bought=9), NORMED, batch_size=2)
 
 
 def test_memory_mapped_inputs_train_to_the_same_bits(tmp_path):

@@ -38,8 +38,12 @@ def widest(layers: nn.Module, items: Tensor) -> int:
 
 
 def sizes_of(count: int, batch_size: int) -> list[int]:
-    """Sizes of mini-batches; a last single item joins the batch before (BatchNorm cannot learn from one)."""
-    sizes = [batch_size] * (count // batch_size) + ([count % batch_size] if count % batch_size else [])
-    if len(sizes) > 1 and sizes[-1] == 1 and batch_size > 1:
-        sizes[-2:] = [batch_size + 1]
-    return sizes
+    """Sizes of mini-batches, as even as they can be: 200 items in batches of at most 64 are four times 50.
+
+    A small last one would weigh its items more than others do theirs, and unsettle BatchNorm. None has a
+    single item, from which BatchNorm cannot learn: in batches of at most 2 the odd one out joins two others.
+    """
+    number = -(-count // batch_size)
+    if batch_size > 1 and count > 1:
+        number = min(number, count // 2)
+    return [count // number + (place < count % number) for place in range(number)]

@@ -20,8 +20,9 @@ class Recipe:
     """Settings of mini-batch gradient descent.
 
     Attributes:
-        batch_size: items a step; a last single item joins the batch before: BatchNorm cannot learn from one
-            (a labeled set of one item trains on BatchNorm's running moments).
+        batch_size: items a step at most; an epoch's batches are as even as can be (see `sizes_of`), where
+            usually the last one has what is left. A labeled set of one item trains on BatchNorm's running
+            moments.
         nesterov: whether sgd looks ahead along its momentum.
         schedule: the rate of an epoch: constant, times `decay` every `step_epochs` or at `milestones`
             (epochs), or cosine to zero at `horizon` epochs (null: at the last).
