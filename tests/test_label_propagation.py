@@ -15,16 +15,18 @@ from alrun.pool import Inputs, Pool
 from alrun.training.pool_fit import PoolFit
 
 
-@pytest.mark.parametrize(("bought", "steps"), [(30, 2), (2, 8), (39, 1)])
+@pytest.mark.parametrize(("bought", "steps"), [(30, 2), (2, 8), (27, 3), (39, 1)])
 def test_an_epoch_reads_unlabeled_rows_once_and_cycles_the_bought_ones(bought, steps, monkeypatch):
     data, seen = pool(bought=bought), []
     fit = begun(trainer(), data)
     fit.state["turn"] = 0
     monkeypatch.setattr(fit, "looks", lambda order: seen.append(order) or type(fit).looks(fit, order))
-    fit.steps(chance("order", 0))
+    _, sizes = fit.steps(chance("order", 0))
     (order,) = seen
-    parts = [order[start : start + 8] for start in range(0, len(order), 8)]
+    parts = np.split(order, np.cumsum(sizes)[:-1])
     assert len(parts) == steps
+    assert max(sizes) <= 8
+    assert max(sizes) - min(sizes) <= 1
     for step in parts:
         assert (data.labels[step[:3]] >= 0).all()
         assert (data.labels[step[3:]] < 0).all()

@@ -41,7 +41,7 @@ class LabelPropagation(SemiSupervised, Spreading):
 
     Source: Iscen et al. 2019 (S3), algorithm 1 and section 5.2; ahmetius/LP-DeepSSL. (12) is a sum over the
     pool and the paper does not say how a step divides it: both variants do as that code. Departs from the
-    code in both variants: the last step of an epoch is not dropped where it is smaller.
+    code in both variants: the last step of an epoch is not dropped; steps are as even as can be.
     """
 
     propagation_epochs: Annotated[int, Ge(1)]

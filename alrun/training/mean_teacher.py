@@ -26,7 +26,7 @@ class MeanTeacher(SemiSupervised):
 
     Source: Tarvainen and Valpola 2017; S3 section 5.2, which reproduces their code. Both variants are that
     code: BatchNorm's running moments are the teacher's own, seen in training mode, and never averaged.
-    Departs: the last step of an epoch is not dropped where it is smaller.
+    Departs: the last step of an epoch is not dropped; steps are as even as can be.
     """
 
     consistency: Annotated[float, Ge(0)]

@@ -193,14 +193,13 @@ class PoolFit(Fit):
         return 0.0, ()
 
     def _order(self, rng: np.random.Generator) -> Int64[ndarray, " m"]:
-        """Rows of one epoch; of each step's the bought ones come first."""
+        """Rows of one epoch, in steps that `sizes_of` cuts them into; of each the bought ones come first."""
         bought, rest = self.pool.labeled, rng.permutation(self.pool.unlabeled)
         if not len(rest):
             return rng.permutation(bought)
         own = self.curriculum.labeled
-        starts = range(0, len(rest), self.settings.batch_size - own)
-        firsts = cycled(bought, own * len(starts), rng).reshape(-1, own)
-        others = np.split(rest, starts[1:])
+        others = np.array_split(rest, -(-len(rest) // (self.settings.batch_size - own)))
+        firsts = cycled(bought, own * len(others), rng).reshape(-1, own)
         return np.concatenate([part for both in zip(firsts, others, strict=True) for part in both])
 
     def _lessons(self, order: Int64[ndarray, " m"], sizes: list[int]) -> Iterator[Lesson]:

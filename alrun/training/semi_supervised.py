@@ -24,9 +24,9 @@ class SemiSupervised(Supervised):
     """Gradient descent on bought and unlabeled rows at once.
 
     An epoch is a pass through the unlabeled rows. A step has `labeled_batch_size` bought ones, from shuffled
-    passes joined end to end (some several times where there are fewer), and as many unlabeled ones as fill
-    `batch_size`; the last step has those that are left. Its loss is a sum over its items divided by their
-    number. Where nothing is unlabeled an epoch is a pass through the labels.
+    passes joined end to end (some several times where there are fewer), and unlabeled ones up to
+    `batch_size`, shared out as evenly as can be. Its loss is a sum over its items divided by their number.
+    Where nothing is unlabeled an epoch is a pass through the labels.
 
     Attributes:
         labeled_batch_size: bought rows of a step, fewer than `batch_size`.
