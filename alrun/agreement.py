@@ -9,8 +9,9 @@ from alrun.report.words import parser_of_runs
 ABOUT = """How often the match of a synthetic image has its class (S4, figure 7).
 
 The class of a synthetic image is what a reference classifier says of it: the run's model and trainer, on all
-labels of the pool, trained once a seed and kept in the output folder. Or it comes from a CSV file with the
-columns round, image and label (a class name or its number); images that it does not name do not count.
+labels of the pool, trained once for all seeds and kept with the runs' artifacts. Or it comes from a CSV file
+with the columns round, image and label (a class name or its number); images that it does not name do not
+count.
 
 Of each class alone the share is taken of synthetic images whose match has the same true label, and then the
 mean over classes, so that a generator which favors some of them is not judged by these. Mean and deviation

@@ -68,10 +68,14 @@ class Lifetime:
         return self.featurizer is not None and not self.featurizer.depends_on_model
 
     @property
+    def keeps_features(self) -> bool:
+        """Whether features, once made, lie on the shelf: some cost too little for that."""
+        return self.featurizer is not None and is_cached(self.featurizer)
+
+    @property
     def has_features(self) -> bool:
         """Whether fixed features lie on the shelf, or cost too little to be kept there."""
-        cached = self.featurizer is not None and is_cached(self.featurizer)
-        return not cached or self.shelf.cache.look("features", self._features_key()) is not None
+        return not self.keeps_features or self.shelf.cache.look("features", self._features_key()) is not None
 
     def generator_ahead(self, pool: Pool) -> float:
         """Seconds that training the generator may take; 0 where it is kept, or there is none."""

@@ -112,7 +112,7 @@ class Loop:
             self.life.encoder(self.pool)
         if graph:
             self.life.graph(self.pool)
-        elif needs & OF_FEATURES:
+        elif "features" in needs or (needs & OF_FEATURES and self.life.keeps_features):
             self.life.features(self.pool)
 
     def make_reference(self, screen: Screen) -> None:

@@ -14,6 +14,7 @@ from numpy import ndarray
 from torch import Tensor
 
 from alrun.cache import scratch
+from alrun.features.simple import Pixels
 from alrun.features.unit_images import features_of
 from alrun.generative.generator import Generator
 from alrun.graph.knn import Graph
@@ -24,6 +25,7 @@ from alrun.needs import needed_heads as needed_heads
 from alrun.needs import needs_model as needs_model
 from alrun.pool import Pool
 from alrun.purchase import Batch as Batch
+from alrun.retrieval.spectrum import Rows
 from alrun.training.model import HEADS, Model
 from alrun.work import Work as Work
 
@@ -114,6 +116,17 @@ class Round:
                     made = self.life.featurizer.make(self.pool, self.embeddings, rng, making)
                 self.work.made["features"] = made
         return self.work.made["features"]
+
+    @property
+    def feature_rows(self) -> Rows:
+        """As `features`, read block by block: of pixels no matrix is kept.
+
+        Raises:
+            ValueError: as of `features`.
+        """
+        if isinstance(self.life.featurizer, Pixels) and "features" not in self.life.once:
+            return self.life.featurizer.rows(self.pool.inputs.originals)
+        return Rows.of(self.features)
 
     def encoded(self, images: Float32[Tensor, " b *shape"]) -> Float32[ndarray, "b d"]:
         """What unit images, in [0, 1] and of the items' shape, are in the space of `features`.

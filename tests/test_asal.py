@@ -67,6 +67,20 @@ def test_matches_are_those_of_the_greedy_loop_over_principal_components(crowd, f
     assert current.work.arrays["asal"]["rows"].tolist() == batch.rows.tolist()
 
 
+def test_of_pixels_no_matrix_is_kept_and_the_choice_is_that_with_one(crowd):
+    who, at = strategy("asal", QUICK, "dims=3"), crowd(fixed=True)
+    current = at.round(who, 8)
+    batch = who.select(current, 8)
+    assert isinstance(current.life.featurizer, Pixels)
+    assert "features" not in current.life.once
+    assert ("features" in who.needs, "features" in strategy("asal", "dims=null").needs) == (False, True)
+    other = at.round(who, 8)
+    assert other.features.shape == (60, 12)
+    again = who.select(other, 8)
+    np.testing.assert_array_equal(batch.rows, again.rows)
+    np.testing.assert_array_equal(batch.scores, again.scores)
+
+
 def test_a_round_tells_what_it_searched_for_and_what_that_took(crowd):
     who, at = strategy("asal", "steps=30", "learning_rate=0.1"), crowd(fixed=True)
     current = at.round(who, 8)
@@ -155,6 +169,7 @@ def test_minimum_distance_searches_the_boundary_of_two_classes(crowd):
     who, at = strategy("asal", "score=min_distance", "steps=60", "learning_rate=0.1"), crowd(classes=2)
     assert "two_classes" in who.needs
     assert "two_classes" not in strategy("asal").needs
+    assert "two_classes" in strategy("gaal", "score=min_distance").needs
     current = at.round(who, 6)
     notes = who.select(current, 6).notes
     assert notes["synthetic_after"] < 0.2 * notes["synthetic_before"]

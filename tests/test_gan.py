@@ -12,7 +12,7 @@ from conftest import CPU, unlabeled
 from generators import gan, squares, untrained
 
 from alrun.cache import scratch
-from alrun.generative.fitting import passes
+from alrun.generative.fitting import Passes
 from alrun.generative.gan import Gan
 from alrun.generative.generator import Generator
 from alrun.generative.variety import variety
@@ -145,10 +145,12 @@ def test_variety_tells_the_same_from_the_collapsed():
 
 
 def test_each_pass_through_the_pool_shows_every_row_once():
-    whole = passes(3, 7, 0, 30)
+    whole = Passes(3, 7).rows(0, 30)
     assert sorted(whole[:7]) == sorted(whole[7:14]) == list(range(7))
     assert whole[:7].tolist() != whole[7:14].tolist()
-    np.testing.assert_array_equal(np.concatenate([passes(3, 7, 0, 11), passes(3, 7, 11, 30)]), whole)
+    parts = Passes(3, 7)
+    np.testing.assert_array_equal(np.concatenate([parts.rows(0, 11), parts.rows(11, 30)]), whole)
+    np.testing.assert_array_equal(Passes(3, 7).rows(11, 30), whole[11:])
 
 
 def test_the_rate_falls_to_nothing_where_it_is_told_to(tmp_path):

@@ -153,9 +153,12 @@ def test_a_line_never_leaves_the_ball_and_keeps_its_number_of_images():
         found = line(z, normal, offset, (11, 0.5, 2.0))
         assert found.shape == (11, 4)
         assert np.linalg.norm(found, axis=1).max() <= 2.0 + 1e-5
+        values = found @ normal + offset
+        if abs(offset) < 2.0 * np.linalg.norm(normal) - 1e-3:  # the plane cuts the ball
+            assert values[0] < 1e-4
+            assert values[-1] > -1e-4
         gaps = np.linalg.norm(np.diff(found, axis=0), axis=1)
-        assert gaps.max() <= 0.5 + 1e-5
-        np.testing.assert_allclose(gaps, gaps[0], atol=1e-5)
+        np.testing.assert_allclose(gaps, 0.4, atol=1e-5)  # eleven images across a ball of radius 2
 
 
 def test_adba_s_lines_pass_through_the_candidates_nearest_to_the_boundary():

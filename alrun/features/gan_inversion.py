@@ -44,8 +44,7 @@ class GanInversion:
 
     Attributes:
         width: channels of the encoder's first layer, see `alrun.models.inverse`.
-        steps: mini-batches of an epoch; what is left of a shuffled pool waits for the next epoch. Null is all
-            of them.
+        steps: mini-batches of an epoch, of the pool in an order of its own; null is all of them.
 
     Source: S4 says of ADBA (Huijser and van Gemert 2017) only that it labels in latent space. The loss of
     latents is that of Perarnau et al. 2016 (arXiv:1611.06355), that of pixels Zhu et al. 2016 (ECCV).

@@ -32,8 +32,7 @@ class S4Autoencoder:
 
     Attributes:
         architecture, channels: of the layers.
-        steps: mini-batches of an epoch; what is left of a shuffled pool waits for the next epoch. Null is all
-            of them.
+        steps: mini-batches of an epoch, of the pool in an order of its own; null is all of them.
 
     Source: S4 section 3.3, appendix A and tables 4, 6, 9. Departs: of all epochs the weights of that with the
     lowest training loss are kept.

@@ -37,7 +37,7 @@ class Simclr:
 
     Each step shows two views of every image of a mini-batch. Encoder and projection head (Linear, BatchNorm,
     ReLU, Linear) make unit vectors of them, and the loss is `nt_xent`. Mini-batches are full: what is left of
-    a shuffled pool waits for the next epoch. Features are the encoder's outputs for images as they are.
+    an epoch's shuffled pool is left out of it. Features are the encoder's outputs for images as they are.
 
     Attributes:
         architecture, width: of the encoder, see `alrun.models.trunk.Trunks`.

@@ -13,6 +13,7 @@ from alrun.cache import Making
 from alrun.features.featurizer import Embed
 from alrun.pool import Inputs, Pool
 from alrun.retrieval.projection import signs
+from alrun.retrieval.spectrum import Rows
 
 WHOLE_BYTES = 2**30
 BLOCK_ROWS = 1024
@@ -38,6 +39,12 @@ class Pixels:
 
     depends_on_model = False
     cached = False
+
+    def rows(self, inputs: Inputs) -> Rows:
+        """The features of these inputs, read block by block."""
+        return Rows(
+            len(inputs), prod(inputs.shape), lambda part: inputs.pixels(np.arange(part.start, part.stop))
+        )
 
     def make(
         self, pool: Pool, embed: Embed, rng: np.random.Generator, making: Making

@@ -62,7 +62,7 @@ class Fit:
         self, course: Course, objective: Objective, pair: Pair, inputs: Inputs, *, latent: int, seed: int
     ) -> None:
         self.course, self.objective, self.inputs = course, objective, inputs
-        self.latent, self.seed = latent, seed
+        self.latent, self.seed, self.passes = latent, seed, Passes(seed, len(inputs))
         device, channels = inputs.device, channels_first(inputs.shape)
         self.pair = pair
         self.adapt = Adapt(inputs.shape, scale(pair.darkest, channels[0]), channels).to(device)
@@ -164,7 +164,7 @@ class Fit:
     def _rows(self, start: int, stop: int) -> Iterator[Tensor]:
         """The rows of each critic's step of these iterations."""
         size, steps = self.course.batch, self.course.critic_steps
-        rows = passes(self.seed, len(self.inputs), start * steps * size, stop * steps * size)
+        rows = self.passes.rows(start * steps * size, stop * steps * size)
         return iter(torch.from_numpy(rows).to(self.inputs.device).split(size))
 
     def critic_step(self, rows: Tensor) -> dict[str, Tensor]:
@@ -196,13 +196,28 @@ class Fit:
         return torch.randn(count, self.latent, device=self.inputs.device)
 
 
-def passes(seed: int, count: int, start: int, stop: int) -> Int64[ndarray, " rows"]:
-    """Places `start` to `stop` of endless shuffled passes through `count` rows."""
-    found = []
-    for number in range(start // count, -(-stop // count)):
-        order = stream(seed, "pass", number).permutation(count)
-        found.append(order[max(0, start - number * count) : stop - number * count])
-    return np.concatenate(found)
+class Passes:
+    """Endless shuffled passes through `count` rows.
+
+    The order of the pass under way is kept; it follows from the seed, so a training that goes on has the same.
+    """
+
+    def __init__(self, seed: int, count: int) -> None:
+        self.seed, self.count = seed, count
+        self._under_way: tuple[int, Int64[ndarray, " n"]] = (-1, np.empty(0, np.int64))
+
+    def rows(self, start: int, stop: int) -> Int64[ndarray, " rows"]:
+        """Those at places `start` to `stop`."""
+        found = []
+        for number in range(start // self.count, -(-stop // self.count)):
+            first = number * self.count
+            found.append(self._order(number)[max(0, start - first) : stop - first])
+        return np.concatenate(found)
+
+    def _order(self, number: int) -> Int64[ndarray, " n"]:
+        if self._under_way[0] != number:
+            self._under_way = number, stream(self.seed, "pass", number).permutation(self.count)
+        return self._under_way[1]
 
 
 def _add(sums: dict[str, Tensor], terms: dict[str, Tensor]) -> None:

@@ -122,15 +122,17 @@ def line(
 ) -> Float32[ndarray, "m l"]:
     """Latents on the normal through a latent's foot on the plane normal.z + offset = 0, along the normal.
 
-    `extent` is their number m, their distance at most, and the radius of the ball around zero for them all.
-    A foot outside the ball is drawn back to its surface.
+    `extent` is their number m, their distance (less where the ball is smaller than the line), and the radius
+    of the ball around zero for them all. The line is moved within the plane, and where that is not enough
+    along the normal, by as little as helps; so it crosses the plane if the plane cuts the ball.
     """
     count, spacing, radius = extent
-    unit = normal / np.linalg.norm(normal)
-    foot = z - (normal @ z + offset) / (normal @ normal) * normal
-    foot *= min(1.0, radius / max(float(np.linalg.norm(foot)), 1e-300))
-    along = float(unit @ foot)
-    half_chord = sqrt(max(0.0, radius**2 - float(foot @ foot) + along**2))
-    reach = spacing * (count - 1) / 2
-    places = np.linspace(max(-reach, -along - half_chord), min(reach, half_chord - along), count)
-    return (foot + places[:, None] * unit).astype(np.float32)
+    length = float(np.linalg.norm(normal))
+    unit, height = normal / length, -offset / length  # the plane is unit.z = height
+    reach = min(spacing * (count - 1) / 2, radius)
+    middle = float(np.clip(height, reach - radius, radius - reach))
+    across = z - (unit @ z) * unit
+    room = sqrt(max(0.0, radius**2 - (abs(middle) + reach) ** 2))
+    across *= min(1.0, room / max(float(np.linalg.norm(across)), 1e-300))
+    places = np.linspace(middle - reach, middle + reach, count)
+    return (across + places[:, None] * unit).astype(np.float32)

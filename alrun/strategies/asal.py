@@ -17,7 +17,7 @@ from alrun.retrieval.nearest_free import NearestFree, Retrieval
 from alrun.retrieval.projection import Projection
 from alrun.rounds import Batch, Round, name_of
 from alrun.strategies.synthesis import asked_model, synthesized
-from alrun.strategies.two_classes import TWO_CLASSES
+from alrun.strategies.two_classes import needed_by
 
 
 @dataclass(frozen=True)
@@ -55,9 +55,12 @@ class Asal:
 
     @property
     def needs(self) -> frozenset[str]:
-        """A model, of two classes for their distance; a generator, and features of what it draws."""
-        two = {TWO_CLASSES} if self.score == "min_distance" else set[str]()
-        return frozenset({"labels", "features", "encoded", "generator"} | two)
+        """A model, of two classes for their distance; a generator, and features of what it draws.
+
+        The pool's features are projected block by block; only where they are not must they be whole.
+        """
+        whole = {"features"} if self.dims is None else set[str]()
+        return frozenset({"labels", "encoded", "generator"} | whole) | needed_by(self.score)
 
     def select(self, current: Round, size: int) -> Batch:
         """A match of each synthetic image, in the order of generation; of more rows the nearest."""
@@ -106,15 +109,18 @@ class Asal:
 
     def _space(self, current: Round) -> "_Space":
         """Where pool and synthetic images are compared."""
-        features = current.features
         if current.life.fixed:
-            return current.once(f"asal_index_{self.dims}", lambda _: self._made(features, current))
+            return current.once(f"asal_index_{self.dims}", lambda _: self._made(current))
         with current.timed("features", 0):
-            return self._made(features, current)
+            return self._made(current)
 
-    def _made(self, features: Float32[ndarray, "n d"], current: Round) -> "_Space":
-        projection = None if self.dims is None else Projection.of(features, self.dims)
-        points = features if projection is None else projection.apply(features)
+    def _made(self, current: Round) -> "_Space":
+        if self.dims is None:
+            projection, points = None, current.features
+        else:
+            rows = current.feature_rows
+            projection = Projection.of(rows, self.dims)
+            points = projection.apply(rows)
         return _Space(projection, points, self.retrieval.over(points, current.life.device))
 
     def _more(

@@ -8,6 +8,7 @@ from annotated_types import Ge, Gt
 from alrun.generative.search import LatentSearch, Score
 from alrun.rounds import Batch, Round, name_of
 from alrun.strategies.synthesis import synthesized
+from alrun.strategies.two_classes import needed_by
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,11 @@ class Gaal:
     steps: Annotated[int, Ge(1)]
     learning_rate: Annotated[float, Gt(0)]
     latents: Annotated[int, Ge(1)]
-    needs = frozenset({"labels", "generator", "synthetic"})
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """A model, of two classes for their distance; a generator, and somebody who labels images."""
+        return frozenset({"labels", "generator", "synthetic"}) | needed_by(self.score)
 
     def select(self, current: Round, size: int) -> Batch:
         """New rows, in the order of generation.

@@ -4,7 +4,14 @@ import numpy as np
 from jaxtyping import Float32, Float64
 from numpy import ndarray
 
+from alrun.generative.search import Score
+
 TWO_CLASSES = "two_classes"  # among a strategy's `needs`
+
+
+def needed_by(score: Score) -> frozenset[str]:
+    """What a score of synthetic images adds to a strategy's needs."""
+    return frozenset({TWO_CLASSES} if score == "min_distance" else set[str]())
 
 
 def not_two(name: str, classes: int) -> str:
