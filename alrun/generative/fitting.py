@@ -199,7 +199,7 @@ class Fit:
 class Passes:
     """Endless shuffled passes through `count` rows.
 
-    The order of the pass under way is kept; it follows from the seed, so a training that goes on has the same.
+    The order of the pass under way is kept; it follows from the seed, so it is the same after a kill.
     """
 
     def __init__(self, seed: int, count: int) -> None:
