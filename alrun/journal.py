@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import numpy as np
 from annotated_types import Ge
-from jaxtyping import Int64
+from jaxtyping import Float64, Int64
 from numpy import ndarray
 
 from alrun.clock import Clock
@@ -24,6 +24,7 @@ from alrun.training.semi_supervised import SemiSupervised
 from alrun.training.supervised import Supervised
 from alrun.training.trainer import Trainer
 
+PARTS = 10  # of a histogram
 EPOCHS = "epochs"  # the table, and what its lines are called in the state of a fit
 PSEUDO = "pseudo"  # the folder of pseudo-labels that are kept row by row
 
@@ -159,7 +160,8 @@ def judged(pseudo: Pseudo, truth: Truth) -> Line:
     """How right the pseudo-labels of the unbought rows are, and what else is said of them, as `pseudo_*`.
 
     Shares and mean weights are in [0, 1]: `weighted_accuracy` counts each row by its weight; a mean over no
-    row at all is left out.
+    row at all is left out. `right_weights` and `wrong_weights` are histograms: how many weights are in each
+    of ten equal parts of [0, 1].
     """
     rows, weights = truth.unbought, pseudo.weights[truth.unbought].astype(np.float64)
     right = pseudo.labels[rows] == truth.labels[rows]
@@ -171,12 +173,23 @@ def judged(pseudo: Pseudo, truth: Truth) -> Line:
         "zero_share": _mean(pseudo.zero[rows], np.ones(len(rows))),
     }
     found = {**pseudo.facts, **{name: value for name, value in means.items() if value is not None}}
-    return {f"pseudo_{name}": short(value) for name, value in found.items()}
+    told: Line = {f"pseudo_{name}": short(value) for name, value in found.items()}
+    if not len(rows):
+        return told
+    return told | {
+        "pseudo_right_weights": _histogram(weights[right]),
+        "pseudo_wrong_weights": _histogram(weights[~right]),
+    }
 
 
 def rows_file(page: Page, epoch: int) -> Path:
     """Where the pseudo-labels that an epoch made are kept row by row."""
     return page.folder.path / PSEUDO / f"round{page.number:03d}_epoch{epoch:04d}.npz"
+
+
+def _histogram(weights: Float64[ndarray, " w"]) -> str:
+    counts, _ = np.histogram(weights.clip(0, 1), PARTS, (0, 1))
+    return " ".join(map(str, counts.tolist()))
 
 
 def _mean(values: ndarray, weights: ndarray) -> float | None:

@@ -4,7 +4,7 @@
 
 Features are the 50 leading principal components of a data set in `data/`; every selection is priced by exact
 transport. A line is one search: its objective after 1, 3 and 20 minutes (as far as it ran), bound and gap at
-the end, and with --parts the seconds that its parts took. Lines are added to --out.
+the end, and with --parts the seconds that its parts took. Lines are added to --out; --picture draws them.
 """
 
 import argparse
@@ -17,6 +17,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
+from benches.core_set_figure import save_picture
 from hydra import compose, initialize_config_module
 from hydra.utils import instantiate
 from jaxtyping import Float32
@@ -70,7 +71,7 @@ def searched(task: Task, method: str, seconds: float, seed: int) -> dict[str, An
     line: dict[str, Any] = {"objective": found.choice.cost, "bound": found.bound, "gap": found.gap}
     for moment in MOMENTS:
         until = [record for record in found.records if record["seconds"] <= moment]
-        if seconds >= moment or found.stopped in ("gap", "optimal"):
+        if until and (seconds >= moment or found.stopped in ("gap", "optimal")):
             line |= {
                 f"objective_{moment:.0f}s": until[-1]["objective"],
                 f"gap_{moment:.0f}s": until[-1]["gap"],
@@ -111,16 +112,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("dataset")
-    parser.add_argument("rows", type=int)
-    parser.add_argument("sizes", help="10,20,40")
+    parser.add_argument("dataset", nargs="?", default="mnist")
+    parser.add_argument("rows", type=int, nargs="?", default=5000)
+    parser.add_argument("sizes", nargs="?", default="10,20,40", help="10,20,40")
     parser.add_argument("--methods", default="wasserstein,wasserstein_eoc,kmedoids,coreset,random")
     parser.add_argument("--metric", default="cosine", choices=["cosine", "euclidean"])
     parser.add_argument("--seconds", type=float, default=180.0)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--parts", action="store_true")
     parser.add_argument("--out", type=Path, default=Path("outputs/core_sets.csv"))
+    parser.add_argument("--picture", type=Path, help="draws all lines of --out here and searches nothing")
     asked = parser.parse_args()
+    if asked.picture is not None:
+        save_picture(asked.picture, list(csv.DictReader(asked.out.open())))
+        return
     ground = Ground.of(features_of(asked.dataset, asked.rows, asked.seed), asked.metric)
     for size in map(int, asked.sizes.split(",")):
         task = Task(ground, np.empty(0, np.int64), np.arange(len(ground)), size)

@@ -240,3 +240,18 @@ def test_damaged_files_are_refused(folders):
     (folders[1] / "pseudo" / "plain.npy").rename(folders[1] / "pseudo" / "round000_epochs.npz")
     with pytest.raises(UnreadableError, match="not named"):
         read_kept(folders[1])
+
+
+def test_a_course_with_which_another_begins_is_seen_around_it(tmp_path):
+    first = (line(1, 50.0), line(2, 40.0))
+    folders = [
+        shown(tmp_path / "short", *first, settings=trained("mean_teacher")),
+        shown(tmp_path / "long", *first, line(3, 30.0), settings=trained("mean_teacher_label_propagation")),
+    ]
+    watched = {
+        method: [read_epochs(method.all[0].folder)] for method in by_trainer(list(map(read_run, folders)))
+    }
+    figure = Figure()
+    draw_epochs(figure, watched, {}, "title")
+    widths = {name: each.get_linewidth() for name, each in curves(figure.axes[0]).items()}
+    assert widths["mean_teacher"] > 2 * widths["mean_teacher_label_propagation"]

@@ -47,12 +47,16 @@ def test_pseudo_labels_are_judged_over_unbought_rows_alone():
         "pseudo_right_weight": 0.5,
         "pseudo_wrong_weight": 0.125,
         "pseudo_zero_share": 1 / 3,
+        "pseudo_right_weights": "0 0 0 0 0 1 0 0 0 0",
+        "pseudo_wrong_weights": "1 0 1 0 0 0 0 0 0 0",
     }
 
 
 def test_a_mean_over_nothing_is_left_out():
     all_right = judged(pseudo([0, 1, 2, 0], [1.0, 0.0, 0.0, 0.0]), truth())
-    assert all_right == {"pseudo_accuracy": 1, "pseudo_right_weight": 0, "pseudo_zero_share": 0}
+    histograms = {"pseudo_right_weights": "3 0 0 0 0 0 0 0 0 0", "pseudo_wrong_weights": " ".join(10 * "0")}
+    means = {"pseudo_accuracy": 1, "pseudo_right_weight": 0, "pseudo_zero_share": 0}
+    assert all_right == means | histograms
     assert judged(pseudo([0, 1, 2, 0], np.ones(4)), truth(unbought=())) == {}
 
 

@@ -16,6 +16,7 @@ from alrun.report.naming import all_differences, names, without_chance
 from alrun.report.reading import Run, UnreadableError
 
 SEMI = "semi_supervised"
+TEXTS = ("stage", "pseudo_right_weights", "pseudo_wrong_weights")
 FILE, FOLDER = "epochs.csv", "pseudo"  # what alrun.journal writes; importing it would take seconds
 # Said of a run in any picture of trainers; its value alone is enough.
 UNSAID = ("trainer=", "trainer.", "strategy=")
@@ -78,7 +79,7 @@ def read_epochs(folder: Path, number: int | None = None) -> Epochs:
         table = {
             name: np.array([float(line[name] or "nan") for line in own])
             for name in (own[0] if own else ())
-            if name != "stage"
+            if name not in TEXTS
         }
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UnreadableError(f"{file}: cannot be read as epochs ({type(error).__name__}: {error})") from None

@@ -49,7 +49,7 @@ def draw_epochs(figure: Figure, watched: Watched, others: Mapping[Method, float]
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     whole = panels[0]
     for method, found in courses.items():
-        _band(whole, found, styles[method.name], method.name)
+        _band(whole, found, styles[method.name], method.name, beneath=_begins(found, courses.values()))
     for method, final in others.items():
         look, name = styles[method.name], f"{method.name} (last epoch)"
         whole.axhline(final, color=look.color, linestyle=(0, (1.5, 1.5)), lw=1.3, label=name, zorder=2)
@@ -184,9 +184,11 @@ def _dip(method: Method, found: Course, mark: int) -> str:
         return ""
     soon = np.flatnonzero(after)[: max(3, int(after.sum()) // 4)]
     worst = soon[int(found.mean[soon].argmax())]
-    how = "rises" if found.mean[worst] > before[-1] else "falls"
-    there = f"{found.mean[worst]:.1f} % (epoch {found.across[worst]})"
-    return f"{method.name} {how} from {before[-1]:.1f} to {there}"
+    last, highest = round(float(before[-1]), 1), round(float(found.mean[worst]), 1)
+    there = f"{highest:.1f} % (epoch {found.across[worst]})"
+    if highest == last:
+        return f"{method.name} is at {last:.1f} % before and does not rise above it"
+    return f"{method.name} {'rises' if highest > last else 'falls'} from {last:.1f} to {there}"
 
 
 def _ends(method: Method, found: Course) -> str:
@@ -213,12 +215,22 @@ def _looks(methods: Sequence[Method]) -> Looks:
     return looks([Panel("", tuple(methods))])
 
 
-def _band(axes: Axes, found: Course, look: Look, name: str) -> None:
+def _begins(found: Course, courses: Iterable[Course]) -> bool:
+    """Whether a longer one of these courses begins with this one, and would be drawn upon it."""
+    count = len(found.mean)
+    return any(
+        len(other.mean) > count and np.array_equal(other.mean[:count], found.mean) for other in courses
+    )
+
+
+def _band(axes: Axes, found: Course, look: Look, name: str, *, beneath: bool = False) -> None:
+    """A course and its deviation; one that lies beneath another is wide and pale, to be seen around it."""
     if not np.isnan(found.std).all():
         low, high = found.mean - found.std, found.mean + found.std
         axes.fill_between(found.across, low, high, color=look.color, alpha=0.13, lw=0)
     every = max(1, len(found.across) // MARKERS)
-    axes.plot(found.across, found.mean, label=name, markevery=every, zorder=3, **line(look))  # type: ignore[arg-type]
+    style = line(look) | ({"lw": 6.0, "alpha": 0.4, "zorder": 2} if beneath else {"zorder": 3})
+    axes.plot(found.across, found.mean, label=name, markevery=every, **style)  # type: ignore[arg-type]
 
 
 def _thin(axes: Axes, found: Course, look: Look, style: str) -> None:
