@@ -61,7 +61,7 @@ def test_what_fails_in_a_thread_is_raised():
 
 @pytest.mark.skipif(not COMPILED, reason="nothing is compiled here")
 def test_compiling_is_charged_apart_from_the_part_that_needed_it(tmp_path):
-    words = ["tracker=none", "budget.rounds=1", "trainer.epochs=1", "strategy=diffusion"]
+    words = ["tracker=none", "budget.rounds=1", "trainer.epochs=1", "strategy=coreset"]
     done = alrun(tmp_path, *words, NUMBA_CACHE_DIR=str(tmp_path / "kernels"))
     assert done.returncode == 0, done.stderr
     (file,) = tmp_path.glob("outputs/*/*/*/rounds.csv")

@@ -15,8 +15,8 @@ class Sight:
     """What an epoch made, shown to whoever watches the fit; nothing comes back.
 
     Attributes:
-        stage: of what labels the epoch learned: bought ones alone (a mean teacher's consistency with unlabeled
-            rows beside them), or pseudo-labels too.
+        stage: whose labels the epoch learned: bought ones alone (beside which a mean teacher agrees on
+            unlabeled rows), or pseudo-labels too.
         epoch: of the whole fit, from 1.
         numbers: losses, learning rate, seconds by part, what the graph and the solver say of themselves.
         pseudo: what the epoch after this one learns from, if it was made at the end of this one.
