@@ -1,10 +1,12 @@
 """Files that are whole or not there: written under a temporary name, synced, and renamed."""
 
+import csv
+import io
 import logging
 import os
 import pickle
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -109,3 +111,18 @@ class Progress:
             log.warning("%s cannot be read (%s); the work begins anew", self._file, error)
             return None
         return state
+
+
+def columns_of(lines: Iterable[Mapping[str, Any]], first: Sequence[str] = ()) -> list[str]:
+    """`first`, then what else the lines have, in order of appearance."""
+    return list(dict.fromkeys([*first, *(name for line in lines for name in line)]))
+
+
+def csv_text(columns: Sequence[str], lines: Iterable[Mapping[str, Any]], head: bool = True) -> str:
+    """The lines as a CSV file has them, blank where one lacks a column; below their names, if `head`."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
+    if head:
+        writer.writeheader()
+    writer.writerows(lines)
+    return text.getvalue()

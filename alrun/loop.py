@@ -131,6 +131,7 @@ class Loop:
             ConfigError: synthetic items that the run bought are gone or damaged.
         """
         drop_after(folder.path, self.saved.round)
+        folder.open_tables(self.saved).drop()
         for number, purchase in enumerate(self.saved.purchases):
             if (mark := purchase.get("synthetic")) is not None:
                 self.pool = self.pool.add(kept(folder.path, number, mark))
@@ -144,8 +145,8 @@ class Loop:
 
     def play(self, number: int, size: int, first: ndarray, folder: RunFolder, screen: Screen) -> None:
         """One whole round, from the choice to the commit."""
-        clock = Clock(self.device)
-        work = self._work(clock, number, size)
+        work = self._work(clock := Clock(self.device), number, size)
+        work.opened = folder.open_tables(self.saved)
         batch = self._first(first) if number == 0 else self._chosen(number, size, work)
         entropies = self._settle(number, batch, work, folder)
         self.saved.round = number
@@ -224,8 +225,7 @@ class Loop:
             with page.clock.part("evaluate"):
                 test = self._tested
         truth = Truth(self.data.labels, self.pool.unlabeled, test, self.data.test_labels)
-        progress = page.folder.progress(page.number, screen.epoch)
-        watched = Watched(progress, journal, truth, page)
+        watched = Watched(page.folder.progress(page.number, screen.epoch), journal, truth, page)
         self.model = self.experiment.trainer.fit(
             self.architecture,
             self.pool,

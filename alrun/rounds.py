@@ -236,8 +236,8 @@ class Round:
             yield
 
     def write(self, name: str, record: dict[str, Any]) -> None:
-        """One more line for `<name>.csv` in the run folder; it is there when the round is whole."""
-        self.work.tables.setdefault(name, []).append({"round": self.number, **record})
+        """One more line for `<name>.csv` in the run folder: there at once, and for good with the round."""
+        self.work.write(name, {"round": self.number, **record})
 
     def written(self, name: str) -> list[dict[str, Any]]:
         """What was written for `<name>.csv` in earlier rounds, in order."""

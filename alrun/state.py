@@ -1,11 +1,10 @@
 """The run folder: written so that a kill at any moment loses at most the round under way."""
 
 import csv
-import io
 import json
 import logging
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,8 +21,9 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from alrun.config import ConfigError, contents, differences
-from alrun.files import UNREADABLE, Progress, atomic, save_figure, write_text
+from alrun.files import UNREADABLE, Progress, atomic, columns_of, csv_text, save_figure, write_text
 from alrun.synthetic import selected
+from alrun.work import OpenTables
 
 log = logging.getLogger(__name__)
 
@@ -177,18 +177,23 @@ class RunFolder:
             torch.save(state, part)
         self._fit.unlink(missing_ok=True)
         self.write_tables(saved)
+        self.open_tables(saved).close()
 
     def write_tables(self, saved: Saved) -> None:
         """`selections.csv`, `rounds.csv` and the strategies' own tables, each whole."""
         lines = [line for number, batch in enumerate(saved.purchases) for line in selected(number, batch)]
-        self._table("selections", lines, SELECTION_COLUMNS)
-        self._table("rounds", saved.records, FIRST_COLUMNS)
+        self.write_table("selections", lines, SELECTION_COLUMNS)
+        self.write_table("rounds", saved.records, FIRST_COLUMNS)
         for name, records in saved.tables.items():
-            self._table(name, records, [])
+            self.write_table(name, records)
 
-    def write_table(self, name: str, records: list[dict[str, Any]]) -> None:
-        """`<name>.csv` with these lines, before the round that they belong to is whole."""
-        self._table(name, records, [])
+    def write_table(self, name: str, records: list[dict[str, Any]], first: Sequence[str] = ()) -> None:
+        """`<name>.csv` with these lines; its columns are `first`, then what else the lines have."""
+        write_text(self.path / f"{name}.csv", csv_text(columns_of(records, first), records))
+
+    def open_tables(self, saved: Saved) -> OpenTables:
+        """Where the lines of the round after these are brought out as it writes them."""
+        return OpenTables(self.path, self._checkpoint.parent, saved.tables)
 
     def draw(self, figures: Mapping[str, Callable[[Figure], None]]) -> None:
         """Pictures that a round asked for."""
@@ -234,14 +239,6 @@ class RunFolder:
             )
             log.warning("the run goes on elsewhere (%s): the last digits of its numbers may differ", was)
         write_text(file, json.dumps(environment, indent=2) + "\n")
-
-    def _table(self, name: str, records: list[dict[str, Any]], first: list[str]) -> None:
-        names = list(dict.fromkeys([*first, *(key for record in records for key in record)]))
-        text = io.StringIO()
-        writer = csv.DictWriter(text, names, restval="", lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(records)
-        write_text(self.path / f"{name}.csv", text.getvalue())
 
     def _clear_leftovers(self) -> None:
         for part in self.path.rglob(".*.part"):

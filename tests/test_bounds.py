@@ -8,7 +8,7 @@ import pytest
 from matplotlib.figure import Figure
 from test_report import made, run_settings
 
-from alrun.report.bounds import bounds, of_round, variants
+from alrun.report.bounds import bounds, of_round, title, variants
 from alrun.report.reading import UnreadableError, read
 from alrun.report.searches import read_searches
 from alrun.wasserstein.picture import BOUND, OBJECTIVE, Curve, draw_bounds
@@ -139,6 +139,15 @@ def test_the_verb_draws_a_figure_a_round_from_the_least_seed_that_all_have(tmp_p
     told = capsys.readouterr().out.splitlines()
     assert [Path(line).name for line in told] == ["bounds-round001.png", "bounds-round002.png"]
     assert all(Path(line).with_suffix(".pdf").exists() for line in told)
+
+
+def test_a_round_under_way_is_drawn_and_said_to_be(tmp_path, capsys):
+    searched(tmp_path / "a", "wasserstein", TWO + TWO.replace("1,0,", "3,0,")[: TWO.index("2,0,0")])
+    runs = {run.strategy: run for run in read([tmp_path]).runs}
+    assert title(runs, 2) == "digits, seed 0, round 2: 30 labels"
+    assert title(runs, 3) == "digits, seed 0, round 3: under way"
+    assert bounds([str(tmp_path)]) == 0
+    assert capsys.readouterr().out.splitlines()[-1].endswith("bounds-round003.png")
 
 
 @pytest.mark.parametrize(

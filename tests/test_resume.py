@@ -25,7 +25,7 @@ KILLS = {
     "during selection": "deadly(Diffusion, '_clamped', 1, True)",
     "while the checkpoint is written": "deadly(alrun.state.torch, 'save', 8, False)",
     "between checkpoint and tables": "deadly(alrun.state.RunFolder, 'write_tables', 2, True)",
-    "between the two tables": "deadly(alrun.state.RunFolder, '_table', 2, True)",
+    "between the two tables": "deadly(alrun.state.RunFolder, 'write_table', 2, True)",
     "before a rename": "deadly(alrun.files.os, 'replace', 5, True)",
     "between the last round and the figure": "deadly(alrun.run, 'draw_run', 1, True)",
 }

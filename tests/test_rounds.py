@@ -5,6 +5,7 @@ import pytest
 from conftest import CPU, strategy
 
 from alrun.clock import Clock
+from alrun.work import OpenTables
 
 
 @pytest.fixture
@@ -70,7 +71,18 @@ def test_a_kept_state_is_rebuilt_by_the_same_updates_in_the_same_order(situation
     assert played([1, 2, 3]) == played([3]) == played([2, 2, 3]) == ["[7]", "[9, 2]", "[4]"]
 
 
-def test_lines_and_pictures_wait_for_the_round_to_be_whole(situation):
+def test_bringing_out_a_line_is_not_charged_to_the_choice(situation, spend, tmp_path, monkeypatch):
+    current = situation().round(strategy("random"), 5)
+    current.work.opened = OpenTables(tmp_path, tmp_path, {})
+    monkeypatch.setattr(OpenTables, "add", lambda *_: spend(7))
+    with current.work.clock.part("select"):
+        spend(2)
+        current.write("gaps", {"gap": 0.5})
+        spend(1)
+    assert (current.work.clock.seconds["select"], current.work.clock.seconds["watch"]) == (3, 7)
+
+
+def test_without_a_run_folder_lines_and_pictures_wait_for_who_asks(situation):
     current = situation().round(strategy("random"), 5)
     current.write("gaps", {"gap": 0.5})
     current.figure("bounds", lambda figure: None)

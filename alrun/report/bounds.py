@@ -126,9 +126,10 @@ def _problem(run: "Run", last: int) -> dict[str, object]:
 
 
 def title(runs: Mapping[str, "Run"], number: int) -> str:
-    """Data set, seed, round and labels in words."""
+    """Data set, seed, round and labels in words; a round that is not whole in any run has no labels yet."""
     longest = max(runs.values(), key=lambda run: run.done)
-    labels = int(longest.columns["labeled"][longest.columns["round"] == number][0])
-    told = f"{longest.dataset}, seed {longest.seed}, round {number}: {labels:,} labels"
+    labels = longest.columns["labeled"][longest.columns["round"] == number]
+    news = f"{int(labels[0]):,} labels" if len(labels) else "under way"
+    told = f"{longest.dataset}, seed {longest.seed}, round {number}: {news}"
     later = number > min(longest.columns["round"][longest.columns["labeled"] > 0])
     return f"{told}, each variant after its own earlier ones" if later and len(runs) > 1 else told
