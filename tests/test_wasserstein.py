@@ -44,6 +44,12 @@ def _few_swaps(monkeypatch):
     monkeypatch.setattr(refinement, "TRIES", 10)
 
 
+@pytest.fixture(params=[search.FEW_ROWS, 0], ids=["enumerated", "by cuts"])
+def _both_ways(request, monkeypatch):
+    """Small pools are gone through, and searched as large ones are."""
+    monkeypatch.setattr(search, "FEW_ROWS", request.param)
+
+
 def on_a_line(*places):
     return np.array(places, np.float32)[:, None]
 
@@ -67,7 +73,7 @@ def test_a_master_that_highs_once_called_solved_too_early_proves_no_more_than_th
 
 def test_a_search_cut_short_stands_between_bounds_that_hold():
     for seed, variant in enumerate(VARIANTS):
-        points = pool(seed, n=21, width=3)  # a pool of 20 rows or more ends early
+        points = pool(seed, n=21, width=3)
         priced = Priced.of(distances(points, "euclidean"), 3)
         audit = audited(
             priced, task_of(points, "euclidean", 3), VARIANTS[variant], limits=Limits(None, 3, 0.0)
@@ -90,6 +96,7 @@ def test_rows_that_are_all_equal_cost_nothing():
     assert len(set(found.choice.rows.tolist())) == 4
 
 
+@pytest.mark.usefixtures("_both_ways")
 def test_selections_of_points_on_a_line_cost_what_was_worked_out_by_hand():
     found = searched(task_of(on_a_line(0, 1, 2, 3, 4, 5), "euclidean", 2), rules())
     assert (found.choice.cost, sorted(found.choice.rows)) == (pytest.approx(2 / 3), [1, 4])
@@ -100,6 +107,7 @@ def test_selections_of_points_on_a_line_cost_what_was_worked_out_by_hand():
     assert (found.choice.cost, found.choice.rows.tolist()) == (pytest.approx(1.0), [0, 3])
 
 
+@pytest.mark.usefixtures("_both_ways")
 def test_what_another_column_adds_may_cost_more():
     points = on_a_line(0, 0, 0, 0, 10)
     one, two = (searched(task_of(points, "euclidean", size, (0,)), rules()) for size in (1, 2))
@@ -108,6 +116,7 @@ def test_what_another_column_adds_may_cost_more():
     assert (price(matrix, (0,)), price(matrix, (0, 4))) == (pytest.approx(2), pytest.approx(3))
 
 
+@pytest.mark.usefixtures("_both_ways")
 def test_all_rows_cost_nothing_and_one_row_costs_its_mean_distance():
     points = pool(0, n=9)
     whole, one = (searched(task_of(points, "cosine", size), rules()) for size in (9, 1))
@@ -117,6 +126,7 @@ def test_all_rows_cost_nothing_and_one_row_costs_its_mean_distance():
     assert one.choice.cost == pytest.approx(means.min(), abs=HAIR)
 
 
+@pytest.mark.usefixtures("_both_ways")
 def test_equal_distances_cost_one_less_the_share_of_columns():
     for size in (2, 5, 7):
         found = searched(task_of(np.eye(8) / np.sqrt(2), "euclidean", size), rules())
@@ -229,14 +239,6 @@ def test_records_are_handed_on_as_they_come():
     keys = ["iteration", "seconds", "phase", "value", "objective", "bound", "gap", "cuts", "status"]
     assert list(told[0]) == keys
     assert (np.diff([record["seconds"] for record in told]) >= 0).all()
-
-
-def test_small_pools_are_solved_to_the_optimum_whatever_the_limits():
-    points = pool(2, n=19)
-    found = searched(task_of(points, "euclidean", 3), rules(columns=4), Limits(1e-9, 1, 1.0))
-    priced = Priced.of(distances(points, "euclidean"), 3)
-    assert found.choice.cost == pytest.approx(priced.least, abs=1e-7)
-    assert found.stopped == "optimal"
 
 
 def test_pruning_leaves_no_bound_and_restricted_candidates_none_of_the_master():

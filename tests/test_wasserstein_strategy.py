@@ -12,7 +12,7 @@ from every_selection import Priced, distances, pool, price
 
 from alrun.rounds import checked
 from alrun.strategies import wasserstein
-from alrun.wasserstein import program, refinement
+from alrun.wasserstein import program, refinement, search
 from alrun.wasserstein.master import Answer
 from alrun.wasserstein.search import Search
 
@@ -20,6 +20,12 @@ from alrun.wasserstein.search import Search
 @pytest.fixture(autouse=True)
 def _few_swaps(monkeypatch):
     monkeypatch.setattr(refinement, "TRIES", 10)
+
+
+@pytest.fixture(params=[search.FEW_ROWS, 0], ids=["enumerated", "by cuts"])
+def _both_ways(request, monkeypatch):
+    """Small pools are gone through, and searched as large ones are."""
+    monkeypatch.setattr(search, "FEW_ROWS", request.param)
 
 
 def bought(at, size, *words, name="wasserstein", candidates=None):
@@ -30,11 +36,13 @@ def bought(at, size, *words, name="wasserstein", candidates=None):
     return checked(who.select(current, size), current, size, name), current
 
 
+@pytest.mark.usefixtures("_both_ways")
 @pytest.mark.parametrize("metric", ["euclidean", "cosine"])
 @pytest.mark.parametrize("labeled", [{}, {3: 0, 7: 1, 8: 2, 9: 0}])  # more labels than classes
 def test_with_the_labeled_rows_it_buys_what_costs_least(metric, labeled):
     points = pool(6, n=14)
-    batch, _ = bought(Situation(points, labeled, fixed=True), 2, f"metric={metric}")
+    words = (f"metric={metric}", "gap=0.0", "iterations=null", "seconds=null")
+    batch, _ = bought(Situation(points, labeled, fixed=True), 2, *words)
     priced = Priced.of(distances(points, metric), 2 + len(labeled), tuple(labeled))
     rows = [*labeled, *batch.rows.tolist()]
     assert priced.cost(rows) == pytest.approx(priced.least, abs=1e-7)
@@ -42,6 +50,15 @@ def test_with_the_labeled_rows_it_buys_what_costs_least(metric, labeled):
     assert batch.notes["bound"] == pytest.approx(priced.least, abs=1e-7)
     flags = {name: batch.notes[name] for name in ("bounded", "proven", "searched", "gap")}
     assert flags == {"bounded": 1.0, "proven": 1.0, "searched": 1.0, "gap": pytest.approx(0, abs=1e-6)}
+
+
+@pytest.mark.parametrize("name", ["wasserstein_vanilla", "wasserstein_eoc_p"])
+def test_the_papers_variants_prove_the_optimum_of_a_small_pool_too(name):
+    batch, current = bought(Situation(pool(6, n=14), {3: 0}, fixed=True), 4, "seconds=1e-6", name=name)
+    flags = {key: batch.notes[key] for key in ("bounded", "proven", "searched", "gap", "iterations")}
+    assert flags == {"bounded": 1.0, "proven": 1.0, "searched": 1.0, "gap": 0.0, "iterations": 1.0}
+    assert batch.notes["bound"] == batch.notes["objective"]
+    assert [line["phase"] for line in current.work.tables["wasserstein"]] == ["start", "enumerate"]
 
 
 def test_scores_are_the_mean_distances_of_what_the_rows_receive():
@@ -105,6 +122,7 @@ def test_a_master_out_of_time_in_a_search_that_iterations_end_is_said(monkeypatc
     assert "out of strategy.master_seconds=180.0" in caplog.text
 
 
+@pytest.mark.usefixtures("_both_ways")
 def test_narrowed_candidates_still_stand_for_the_whole_pool():
     points = pool(3, n=13)
     some = np.array([2, 3, 5, 7, 11])

@@ -32,14 +32,16 @@ class Wasserstein(Rules):
     Every pool row, labeled or not, has mass 1 / n; every selected one, labeled rows among them, mass 1 / B.
     The search is generalized Benders decomposition between bounds: a cost that is always one of a selection,
     and a bound below all selections' costs (`alrun.wasserstein.search`). It is anytime: at a limit, and on
-    ctrl-C, the best selection so far is taken.
+    ctrl-C, the best selection so far is taken. Problems (the pool, or each of its parts) below 20 rows always
+    end at the proven optimum, whatever the other settings: all selections are gone through
+    (`alrun.wasserstein.enumeration`), in about a second; of several optima the first is taken.
 
     Attributes:
         metric: of the features; cosine is 1 - cos.
         seconds: time of a search, null for none. With it two runs may choose differently.
         iterations: of a search, null for no limit; a search that ends by them repeats exactly, unless a
             master ran into `master_seconds` (its status is then `limit`, and the log says so).
-        gap: relative gap at which a search ends. Pools below 20 rows are always solved to the optimum.
+        gap: relative gap at which a search ends.
         parts: the pool, its labels and the batch are split at random into so many problems of their own, each
             with the time and the iterations of a search. null is as few as leave no problem above
             `MOST_DISTANCES`.

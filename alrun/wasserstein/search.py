@@ -1,9 +1,12 @@
-"""The whole search for a Wasserstein core set: refinement from both sides, then generalized Benders."""
+"""The whole search for a Wasserstein core set: refinement from both sides, then generalized Benders.
+
+In a small pool all selections are gone through instead.
+"""
 
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -13,13 +16,14 @@ from numpy import ndarray
 from alrun.coverage.k_center import k_center
 from alrun.wasserstein.ascent import Task
 from alrun.wasserstein.descent import Choice, choice
+from alrun.wasserstein.enumeration import Enumeration
 from alrun.wasserstein.medoids import medoids
 from alrun.wasserstein.over import Over
 from alrun.wasserstein.program import Program
 from alrun.wasserstein.refinement import Refinement
 from alrun.wasserstein.rules import Rules
 
-FEW_ROWS = 20  # below this a search always ends at the proven optimum
+FEW_ROWS = 20  # below this all selections are gone through, in a second at most
 SWEEPS, MANY_ROWS = 3, 10_000  # of k-medoids; above so many rows one sweep is enough
 START_SHARE = 0.5  # of the time, after which the start looks for no further swap: it must be priced yet
 ROUNDING = 1e-7  # of a cost, by which bounds may exceed it
@@ -30,7 +34,10 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Limits:
-    """When a search ends: after so many seconds or iterations, or at a proven relative gap."""
+    """When a search ends: after so many seconds or iterations, or at a proven relative gap.
+
+    They do not hold in a pool below 20 rows, but for 0 iterations: these leave the start.
+    """
 
     seconds: float | None
     iterations: int | None
@@ -72,9 +79,10 @@ class Found:
 class Search:
     """One search; `tell` is handed each record as it comes.
 
-    A record has the iteration, seconds since the start, phase (`start`, `refine`, `benders`, `end`), value
-    (cost of the selection looked at), objective (the least so far), bound and gap (None without one), cuts,
-    and status (of the solver).
+    A record has the iteration, seconds since the start, phase (`start`, `refine`, `benders`, `end`; in a pool
+    below 20 rows `enumerate`), value (cost of the selection looked at), objective (the least so far), bound
+    and gap (None without one), cuts (of `enumerate`: selections whose duals gave bounds), and status (of the
+    solver).
     """
 
     def __init__(
@@ -85,12 +93,7 @@ class Search:
         rng: np.random.Generator,
         tell: Callable[[Record], None],
     ) -> None:
-        small = len(task.ground) < FEW_ROWS
-        self.task, self.rng, self.tell = task, rng, tell
-        self.rules = replace(rules, columns=None) if small else rules
-        # With weak cuts alone even a small pool may take hours.
-        quick = rules.root and rules.capacitated and not rules.pruning
-        self.limits = Limits(None if quick else limits.seconds, None, 0.0) if small else limits
+        self.task, self.rules, self.limits, self.rng, self.tell = task, rules, limits, rng, tell
         self.begun = time.perf_counter()
         self.records: list[Record] = []
         self.best: Choice | None = None
@@ -204,15 +207,31 @@ class Search:
         self.offer(choice(self.task, rows))
         self.pricing = time.perf_counter() - begun
         assert self.best is not None
-        if self.task.free == 0 or self.task.free == len(self.task.candidates):
+        is_only = self.task.free in (0, len(self.task.candidates))
+        if is_only:
             self.raise_bound(self.best.cost)
         self.record("start", self.best.cost, 0, self.rules.start)
+        if is_only:
+            return "optimal"
+        if len(self.task.ground) < FEW_ROWS and self.limits.iterations != 0:
+            return self._enumerate(self.best)
         refinement = Refinement(self.task, self.rules, self.rng, self)
         while refinement.goes_on:
             if (stop := self.reached()) is not None:
                 return stop
             self.record("refine", refinement.round(), 0, "")
         return self._benders(refinement)
+
+    def _enumerate(self, start: Choice) -> str:
+        """Goes through all selections, without regard to limits; of several optima the first in order."""
+        every = Enumeration(self.task, start)
+        while (nth := every.next()) is not None:
+            self.raise_bound(every.bound)
+            self.offer(every.price(nth))
+        self.best = choice(self.task, every.sets[every.first])
+        self.raise_bound(self.best.cost)
+        self.record("enumerate", self.best.cost, int(np.isfinite(every.costs).sum()), "optimal")
+        return "optimal"
 
     def _benders(self, refinement: Refinement) -> str:
         if (stop := self.reached()) is not None:
