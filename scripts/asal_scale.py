@@ -210,7 +210,7 @@ def part(group: str, *overrides: str) -> Any:
 
 
 def encoder() -> Encoder:
-    """S4's encoder of gray images (table 5), and a layer to as many numbers as the features in the file."""
+    """S4's encoder of gray images (table 4), and a layer to as many numbers as the features in the file."""
     layers: list[nn.Module] = []
     for before, after in ((1, 3), (3, 6), (6, 12)):
         layers += [nn.Conv2d(before, after, 5, stride=2, padding=2), nn.LeakyReLU(0.2)]

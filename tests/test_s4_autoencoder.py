@@ -182,10 +182,10 @@ def test_an_epoch_of_some_steps_shows_part_of_the_pool(make, monkeypatch):
 
     monkeypatch.setattr(AutoencoderNetwork, "terms", terms)
     make(replace(SMALL, epochs=2, steps=1), bars())
-    assert seen == [16, 16]
+    assert seen == [14, 14]
     seen.clear()
     make(replace(SMALL, epochs=1, steps=100), bars())
-    assert seen == [16, 16, 8]
+    assert seen == [14, 13, 13]
 
 
 @pytest.mark.parametrize(

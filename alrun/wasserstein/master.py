@@ -15,6 +15,7 @@ from alrun.wasserstein.cuts import Cut
 from alrun.wasserstein.rules import Solver
 
 ROW_WISE, MINIMIZE = 2, 1  # as HiGHS numbers them
+LARGE = 50_000  # numbers in the cuts; above, HiGHS needs help to keep to its time (`_highs`)
 TOLERANCE = 1e-9  # by which solved programs may break a constraint, in units of the objective
 log = logging.getLogger(__name__)
 
@@ -148,14 +149,14 @@ def solve(
     """Minimizes the largest cut over selections of the fixed rows, the sure ones and some of the open ones.
 
     `gap`: relative, at which the solver may stop; `seconds` likewise, asked for once the program is built.
-    `scale`: what an objective is about, the unit of the program. `seed`: of HiGHS. Takes memory for cuts x
-    open rows numbers several times.
+    `scale`: what an objective is about, the unit of the program. `seed`: of the solver. Takes memory for
+    cuts x open rows numbers several times. HiGHS may overrun its time in a large program: see `_highs`.
     """
     given = np.concatenate([task.fixed, sure])
     master = _program(task, cuts, balls, open_rows, given, scale)
     problem, flags = master.problem, master.flags
     try:
-        problem.solve(_highs(master, gap, seconds, seed) if solver == "highs" else _cbc(master, gap, seconds))
+        problem.solve((_highs if solver == "highs" else _cbc)(master, gap, seconds, seed))
     except pulp.PulpSolverError as error:
         log.warning("the solver %s failed (%s); the search goes on without its answer", solver, error)
         return Answer(None, None, f"failed: {error}", False)
@@ -215,10 +216,19 @@ def _program(
         problem += constraint
     heights = np.array([cut.at(given) for cut in cuts]) / scale
     slopes = np.stack([cut.coefficients[open_rows] for cut in cuts]) / scale
+    if slopes.size > LARGE:
+        # The same program, as so many flags are set; with none below zero, a flag at 0 implies nothing.
+        least = slopes.min(axis=1)
+        heights, slopes = heights + (task.size - len(given)) * least, slopes - least[:, None]
     return _Master(problem, cost, flags, few, heights, slopes)
 
 
 def _highs(master: _Master, gap: float, seconds: Callable[[], float | None], seed: int) -> pulp.LpSolver:
+    """HiGHS; 1.15.1 hears no limit and no `cancelSolve` in the root's rounding, and seldom in presolve.
+
+    Rounding follows each flag set to 0 through all cuts whose slope is negative: time in open rows squared.
+    73,257 and 20 cuts took over 400 s where 5 were allowed, now 4 to 9; limits may be overrun by seconds yet.
+    """
     options: dict[str, Any] = {
         "mip_abs_gap": 0.0,
         "random_seed": seed,
@@ -228,10 +238,12 @@ def _highs(master: _Master, gap: float, seconds: Callable[[], float | None], see
         "primal_feasibility_tolerance": TOLERANCE,
         "dual_feasibility_tolerance": TOLERANCE,
     }
+    if master.slopes.size > LARGE:  # dense cuts: neither finds anything
+        options |= {"presolve": "off", "mip_detect_symmetry": False}
     return _Highs(master, seconds, gapRel=gap, **options)
 
 
-def _cbc(master: _Master, gap: float, seconds: Callable[[], float | None]) -> pulp.LpSolver:
+def _cbc(master: _Master, gap: float, seconds: Callable[[], float | None], seed: int) -> pulp.LpSolver:
     """CBC, which PuLP hands a file; its problem gets the cuts as constraints."""
     problem = master.problem
     for height, slopes in zip(master.heights, master.slopes, strict=True):
@@ -239,6 +251,7 @@ def _cbc(master: _Master, gap: float, seconds: Callable[[], float | None]) -> pu
         problem += pulp.LpAffineExpression({**terms, master.cost: 1.0}) >= height
     # By default CBC takes nothing for better that is not so by 1e-5.
     tight = [f"increment {TOLERANCE}", f"primalTolerance {TOLERANCE}", f"integerTolerance {TOLERANCE}"]
+    tight += [f"randomCbcSeed {seed}"] if seed else []
     return pulp.PULP_CBC_CMD(msg=False, gapRel=gap, timeLimit=seconds(), threads=1, options=tight)
 
 

@@ -18,6 +18,7 @@ from alrun.wasserstein.watching import Progress
 
 LEAST_SCALE = 1e-6  # of the master's unit, as a share of the largest coefficient: solvers know 1e-9 from 0
 EXACT_BELOW = 1e-6  # a smaller gap is asked of the solver as none
+RETRIES = 10  # in a row, of masters whose own time brings nothing new
 
 
 class Program:
@@ -40,7 +41,9 @@ class Program:
         self.hat = search.best
         self.gap = rules.master_gap
         self.visited: set[tuple[int, ...]] = set()
+        self.fruitless = 0  # masters in a row that brought nothing new
         self.near: Ball | None = None
+        self.center: tuple[int, ...] | None = None  # of the last `near`, which may have been dropped since
         self.far: list[Ball] = []
         self.cuts = [] if proof is None else [cuts.proven(task, proof)]
         if rules.lower == "filling":
@@ -50,39 +53,68 @@ class Program:
 
     def iterate(self) -> tuple[float, str, str | None]:
         """Cuts of the present selection, and the next one: its cost, the solver's status, why all is over."""
-        self._learn()
-        while True:
-            answer, whole = self._solve()
-            if answer.bound is not None and whole:
-                self._raise(answer.bound)
-            if answer.rows is not None and _key(answer.rows) not in self.visited:
-                break
-            if answer.status == "infeasible" or (answer.rows is not None and answer.exact):
-                if self.near is not None:
-                    self.near = None
-                    continue
-                return self.hat.cost, answer.status, self._end(whole)
-            if answer.rows is None or self.gap == 0 or answer.status == "limit":
-                return self.hat.cost, answer.status, "solver"
-            self.gap = self.gap / 10 if self.gap > EXACT_BELOW else 0.0
+        self.gap = self.rules.master_gap
+        if self._is_new(self.hat.rows):
+            self._learn()
+        answer, whole = self._answer()
+        if answer.rows is None or not self._is_new(answer.rows):
+            over = self._end(answer, whole)
+            if over is None:
+                self._vary()
+            return self.hat.cost, answer.status, over
+        self.fruitless = 0
         self.hat = choice(self.task, answer.rows, self.search.watch)
         self.search.offer(self.hat)
         if self.rules.swaps:
             self.polish(self.hat)
         return self.hat.cost, answer.status, None
 
+    def _is_new(self, rows: Int64[ndarray, " b"]) -> bool:
+        """Whether no cut is of this selection yet."""
+        return _key(rows) not in self.visited
+
+    def _answer(self) -> tuple[Answer, bool]:
+        """The master's, once it is new, or neither a smaller gap nor looking farther would change it."""
+        while True:
+            answer, whole = self._solve()
+            if answer.bound is not None and whole:
+                self._raise(answer.bound)
+            if answer.rows is not None and self._is_new(answer.rows):
+                return answer, whole
+            if _is_last(answer) and self.near is not None:
+                self.near = None
+            elif answer.status != "optimal" or self.gap == 0:
+                return answer, whole
+            else:
+                self.gap = self.gap / 10 if self.gap > EXACT_BELOW else 0.0
+
+    def _end(self, answer: Answer, whole: bool) -> str | None:
+        """Why all is over after an answer that is nothing new; None where another try may bring more."""
+        assert self.search.best is not None
+        if _is_last(answer):
+            if not whole:
+                return "exhausted"
+            self.search.raise_bound(self.search.best.cost)
+            return "optimal"
+        if answer.status not in ("optimal", "limit"):
+            return "solver"
+        if not self.search.in_time(self.search.pricing):
+            return "seconds"
+        self.fruitless += 1
+        return "exhausted" if self.fruitless > RETRIES else None
+
+    def _vary(self) -> None:
+        """Makes the next master another one: by a cut of a best selection that has none, else by its seed."""
+        assert self.search.best is not None
+        if self.rules.swaps:
+            self.polish(self.search.best)
+        if self._is_new(self.search.best.rows):
+            self.hat = self.search.best
+
     def _raise(self, bound: float) -> None:
         """Hands on what the master proves; where columns are fixed, it speaks of better selections only."""
         assert self.search.best is not None
         self.search.raise_bound(bound if self.proof is None else min(bound, self.search.best.cost))
-
-    def _end(self, whole: bool) -> str:
-        """No selection is left that is new and may be cheaper."""
-        if not whole:
-            return "exhausted"
-        assert self.search.best is not None
-        self.search.raise_bound(self.search.best.cost)
-        return "optimal"
 
     def _learn(self) -> None:
         """Adds what the present selection says about all others."""
@@ -100,13 +132,17 @@ class Program:
             self._prune()
 
     def _prune(self) -> None:
-        """Near the best selection, away from the others (S2, appendix D.1)."""
+        """Near the best selection, away from the others (S2, appendix D.1).
+
+        Departs: S2 has no swaps; where a better selection is found by them, Near follows it.
+        """
         assert self.search.best is not None
-        task, best = self.task, self.search.best
+        task, best, center = self.task, self.search.best, _key(self.search.best.rows)
         near = max(1, round(task.free / 2)) if self.rules.near is None else self.rules.near
-        if _key(self.hat.rows) == _key(best.rows):
-            self.near = Ball(best.rows, max(0, task.size - near), task.size)
-        else:
+        is_best = _key(self.hat.rows) == center
+        if (is_best or self.rules.swaps) and center != self.center:
+            self.near, self.center = Ball(best.rows, max(0, task.size - near), task.size), center
+        if not is_best:
             self.far.append(Ball(self.hat.rows, 0, task.size - self.rules.far))
 
     def _solve(self) -> tuple[Answer, bool]:
@@ -127,9 +163,10 @@ class Program:
         scale = max(self.search.best.cost, LEAST_SCALE * largest)
         ask = partial(solve, self.task, self.cuts, balls, open_rows, sure)
         options: dict[str, Any] = {"scale": scale, "solver": self.rules.solver, "gap": self.gap}
-        answer = ask(**options, seconds=self._seconds())
+        seed = 2 * self.fruitless
+        answer = ask(**options, seconds=self._seconds(), seed=seed)
         if whole and self._is_claim(answer):
-            answer = agreed(answer, ask(**options, seconds=self._seconds(), seed=1), self.cuts)
+            answer = agreed(answer, ask(**options, seconds=self._seconds(), seed=seed + 1), self.cuts)
         return answer, whole
 
     def _seconds(self) -> Callable[[], float | None]:
@@ -169,6 +206,11 @@ class Program:
         best = np.intersect1d(self.search.best.rows, open_rows)
         rest = order[~np.isin(order, best)]
         return np.sort(np.concatenate([best, rest[: most - len(best)]]))
+
+
+def _is_last(answer: Answer) -> bool:
+    """Whether the program has nothing better."""
+    return answer.status == "infeasible" or answer.exact
 
 
 def _key(rows: Int64[ndarray, " b"]) -> tuple[int, ...]:

@@ -51,7 +51,8 @@ class Found:
     Attributes:
         choice: the best selection. bound: what every selection costs at least; None where nothing is proven.
         stopped: by `gap`, `optimal`, `seconds`, `iterations`, `interrupt`, `exhausted` (pruning, or
-            the columns that the master has, leave nothing new), `solver` (it failed).
+            the columns that the master has, leave nothing new, or masters were cut short by `master_seconds`
+            ten times over), `solver` (it failed).
         records: one for each iteration; see `Search.record`.
     """
 
