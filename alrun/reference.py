@@ -38,6 +38,7 @@ def reference(model: Architecture | FrozenHead, trainer: Trainer, whole: Pool, l
     }
 
     def make(making: Making) -> None:
+        """Trains it, and leaves weights and facts in the folder."""
         fitted = trainer.fit(
             architecture,
             whole,
@@ -50,6 +51,7 @@ def reference(model: Architecture | FrozenHead, trainer: Trainer, whole: Pool, l
             torch.save({"weights": weights, "facts": dict(fitted.facts)}, part)
 
     def load(folder: Path) -> Model:
+        """The model of that folder."""
         saved = torch.load(folder / FILE, map_location="cpu", weights_only=True)
         return trainer.restored(architecture, whole, saved["weights"], saved["facts"])
 
